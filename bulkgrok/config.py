@@ -1,0 +1,94 @@
+"""Everything a run is told, in one frozen value.
+
+Law: the only reader of `os.environ`. Flags, environment, TOML and defaults are merged here, in that order of
+precedence; the engine takes the value apart and hands plain arguments down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_BASE_URL = "https://api.x.ai/v1"
+
+
+class Secret:
+    """A string that does not show itself: not in `repr`, logs or tracebacks."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string. Call it only where it is sent."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What `bulkgrok run` was asked to do. Paths are absolute; durations are seconds; None is "not given"."""
+
+    input: str
+    """A path, or "-" for standard input."""
+    api_key: Secret = field(default_factory=lambda: Secret(""))
+
+    # Where things lie (see `Places`)
+    output: Path | None = None
+    output_format: str | None = None
+    run_dir: Path | None = None
+    checkpoint: Path | None = None
+    media_dir: Path | None = None
+    download: bool = True
+
+    # What is asked: fixed on resume
+    mode: str = "direct"
+    kind: str = "chat"
+    model: str | None = None
+    prompt: str | None = None
+    """The template's text; `@file` is already read."""
+    system: str | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+    stream: bool = False
+    base_url: str = DEFAULT_BASE_URL
+    """Normalised: has a version path, no trailing slash."""
+    simulate: bool = False
+
+    # How much of it, and what then
+    strict: bool = False
+    limit: int | None = None
+    preview: int | None = None
+    retry_failed: bool = False
+    new_key: bool = False
+
+    # How fast and how patiently
+    concurrency: int = 20
+    rps: float | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    max_outstanding: int | None = None
+    poll_interval: float | None = None
+    deferred_ttl: float = 86_400.0
+    timeout: float = 3_600.0
+    max_attempts: int = 8
+    max_outage: float = 7_200.0
+    on_ambiguous: str = "resubmit"
+    on_lost: str = "resubmit"
+
+    # The connection
+    ca_file: Path | None = None
+    proxy: str | None = None
+
+    # Money and words
+    prices: Path | None = None
+    progress: str = "auto"
+    json: bool = False
+    log_level: str = "info"
+    log_file: Path | None = None

@@ -1,0 +1,317 @@
+"""The seams between stages: each port is shaped by its caller.
+
+Law: a stage imports no sibling; it takes these and the engine fills them in. Every port has one contract suite under
+tests/contract that runs over all its implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from bulkgrok.core.lifecycle import Change
+from bulkgrok.core.model import (
+    BadRow,
+    Counts,
+    Decoded,
+    Exchange,
+    Fetched,
+    Item,
+    Job,
+    LedgerEntry,
+    Position,
+    RawRow,
+    Record,
+    Reply,
+    RequestId,
+    RowSet,
+    RunIdentity,
+    Settled,
+    Totals,
+)
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Two clocks: durations and deadlines inside the process are monotonic, stored times are wall-clock UNIX seconds."""
+
+    def wall(self) -> float:
+        """UNIX seconds, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, on the running loop's own clock."""
+        ...
+
+
+class Offload(Protocol):
+    """Run a blocking function off the event loop (a thread in production, inline in simulation)."""
+
+    def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]: ...
+
+
+class Events(Protocol):
+    """Where stages tell what happened; observers render, log or count it. Never given prompts, answers or keys."""
+
+    def __call__(self, name: str, /, **fields: object) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads one input in order, as often as asked, with flat memory."""
+
+    def chunks(self) -> Iterator[Sequence[RawRow]]:
+        """Yield all rows from the first, in chunks of some dozens to some thousands.
+
+        Blank lines are no rows. A row the reader cannot offer has `defect` set; only an input that is broken as a
+        whole (bad gzip, no Parquet footer, unreadable) raises InputError, and then after every row before the break.
+        """
+        ...
+
+
+class Encoder(Protocol):
+    """Turns raw rows into requests."""
+
+    def encode(self, raw: RawRow) -> Item | BadRow:
+        """Return the request of a row, or why there is none. Never raises for what a row holds."""
+        ...
+
+
+class Kind(Protocol):
+    """What is asked: where it is sent and how its answers read. Pure."""
+
+    @property
+    def name(self) -> str:
+        """Chat, video, video-edit or video-extension, in the output's `kind`."""
+        ...
+
+    @property
+    def submit_path(self) -> str:
+        """Where to POST, below the base URL, with a leading slash."""
+        ...
+
+    @property
+    def once_only(self) -> bool:
+        """Whether redeeming consumes the result on the server."""
+        ...
+
+    def result_path(self, request_id: RequestId) -> str:
+        """Where to GET the result of a deferred request, below the base URL."""
+        ...
+
+    def unstream(self, reply: Reply) -> Reply:
+        """Turn a server-sent-events reply into the ordinary reply it stands for; other replies pass unchanged.
+
+        A stream that breaks, or errs after its first content, becomes an incomplete reply; an error before any
+        content becomes a reply whose body is that error object.
+        """
+        ...
+
+    def decode(self, raw: bytes) -> Decoded:
+        """Read the body of a complete 200. Never raises."""
+        ...
+
+
+class Transport(Protocol):
+    """HTTP to the API's origin. Returns what happened as a value; never follows redirects, never repeats a request.
+
+    Cancelling a call closes its connection; callers shield calls whose reply must not be lost.
+    """
+
+    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
+        """POST JSON. `timeout_s` bounds the whole exchange, `idle_s` the time without a byte."""
+        ...
+
+    async def get(self, path: str) -> Exchange:
+        """GET below the base URL, with the key; ends after 120 s without a byte."""
+        ...
+
+    async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
+        """Download a file without the key, from byte `offset` if `etag` still matches, else from the start.
+
+        `write(data, position)` is called for each block in order; a position of 0 means that the file begins anew.
+        """
+        ...
+
+
+class ChangeLog(Protocol):
+    """The durable side of the lifecycle. Synchronous; called from one thread at a time."""
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply all changes in order in one durable transaction, or none.
+
+        Raises:
+            StorageFailed: The disk refused; nothing was applied.
+            ValueError: The lifecycle table does not allow one of them; nothing was applied.
+        """
+        ...
+
+
+class Admission(Protocol):
+    """What a run finds when it starts."""
+
+    def taken(self) -> RowSet:
+        """Rows that need not be sent: accepted, redeemed, succeeded, failed."""
+        ...
+
+    def submitting(self) -> list[int]:
+        """Rows whose intent is durable and whose outcome is not, in order."""
+        ...
+
+    def waiting(self) -> dict[int, Counts]:
+        """Rows that are pending and were begun before, with their counts."""
+        ...
+
+    def jobs(self) -> Iterator[Job]:
+        """Accepted requests, earliest deadline first."""
+        ...
+
+    def redeemed(self) -> list[int]:
+        """Rows whose answer is durable and not settled, in order."""
+        ...
+
+    def record(self, row: int) -> Record:
+        """The stored answer of a row that is redeemed (or failed with its answer kept). KeyError if there is none."""
+        ...
+
+    def counts(self, row: int) -> Counts:
+        """The durable counts of a row. KeyError if it was never begun."""
+        ...
+
+
+class Outbox(Protocol):
+    """Outcomes in commit order, for sinks."""
+
+    def outbox(self, after: int, limit: int) -> list[Settled]:
+        """At most `limit` successes with seq > after, in order; fewer when they are large."""
+        ...
+
+    def failures(self) -> Iterator[Settled]:
+        """The rows that are failed now, in row order (their seq is 0)."""
+        ...
+
+    def outcome(self, row: int) -> Settled | None:
+        """The outcome of one row, if it has one."""
+        ...
+
+    def position(self, sink: str) -> Position | None:
+        """How far the named sink got; None for a new one."""
+        ...
+
+    def advance(self, sink: str, position: Position) -> None:
+        """Store a sink's position durably. Called after the sink's own bytes are durable."""
+        ...
+
+
+class Accounts(Protocol):
+    """What a run cost and what became of every request."""
+
+    def totals(self) -> Totals: ...
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """All entries in order of time."""
+        ...
+
+    def pending_doubts(self) -> list[LedgerEntry]:
+        """Requests of a run that is not running: intents without an outcome, as they would enter the ledger."""
+        ...
+
+    def unexplained(self) -> list[LedgerEntry]:
+        """Rows whose POSTs do not add up to refusals, ledger entries and the present state. Always empty, or a bug."""
+        ...
+
+
+class RunFacts(Protocol):
+    """Who a run is, and small facts about it."""
+
+    def identity(self) -> RunIdentity | None: ...
+
+    def bind(self, identity: RunIdentity) -> None:
+        """Store the identity, replacing an older one."""
+        ...
+
+    def note(self, key: str, value: object) -> None:
+        """Store a JSON value durably under a key."""
+        ...
+
+    def recall(self, key: str) -> object:
+        """Return the value stored under a key, or None."""
+        ...
+
+
+class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
+    """One run's checkpoint. Opened by its constructor's caller, used from one thread at a time."""
+
+    def open(self) -> None:
+        """Create or open; verify version, integrity after a crash and every durability setting.
+
+        Raises:
+            StorageFailed: It cannot be opened or is damaged.
+            RunMismatch: It was written by a newer version.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """A projection of the outbox onto files. Synchronous; called from one thread at a time.
+
+    `write` may buffer; `commit` returns the position up to which the output is final and durable. After a crash
+    `restore` brings the output back to exactly a stored position.
+    """
+
+    @property
+    def name(self) -> str:
+        """Under which its position is stored."""
+        ...
+
+    @property
+    def appendable(self) -> bool:
+        """Whether rows can be added behind a final position; if not, more rows mean a replay from the start."""
+        ...
+
+    def check(self, position: Position | None, owned: Callable[[bytes], bool]) -> None:
+        """Refuse a place this run did not write. Changes nothing.
+
+        Args:
+            position: The stored position, None for a new run.
+            owned: Tells whether a line (without its newline) is one that this run wrote.
+
+        Raises:
+            UsageError: A foreign file or folder is there.
+        """
+        ...
+
+    def restore(self, position: Position | None) -> Position:
+        """Discard everything after `position`; return the position from which the outbox must be replayed.
+
+        That is an earlier one (seq 0) where the output is missing or damaged, and for None.
+        """
+        ...
+
+    def write(self, outcomes: Sequence[Settled]) -> None:
+        """Take the next successes, in order of seq."""
+        ...
+
+    def commit(self) -> Position:
+        """Make final what can be, durably, and return the position."""
+        ...
+
+    def finish(self, *, complete: bool) -> Position:
+        """End of a run: close parts; when every row has its outcome also what comes last (one-file Parquet, manifest)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FailureFile(Protocol):
+    """The errors file: the current set of failed rows, replaced atomically."""
+
+    def check(self, state: Position | None, owned: Callable[[bytes], bool]) -> None:
+        """Refuse a file this run did not write (UsageError)."""
+        ...
+
+    def replace(self, failures: Iterable[Settled], plan: Callable[[Position], None]) -> None:
+        """Write all failures to a temporary file, call `plan` with what identifies it, then rename it into place."""
+        ...
