@@ -92,3 +92,22 @@ class RunConfig:
     json: bool = False
     log_level: str = "info"
     log_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the files of one run lie."""
+
+    run_id: str
+    """The output's absolute path."""
+    output: Path
+    """The results file, or the folder of parts."""
+    folder: bool
+    output_format: str
+    """jsonl or parquet."""
+    errors: Path
+    media_dir: Path
+    asset_base: Path
+    """The folder that asset paths in the output are relative to."""
+    run_dir: Path
+    checkpoint: Path

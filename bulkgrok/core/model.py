@@ -437,3 +437,72 @@ class RowSet:
         if byte < len(self._bits) and self._bits[byte] & bit:
             self._bits[byte] ^= bit
             self._count -= 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """What a run is doing right now: plain counters that the engine keeps and observers read."""
+
+    state: str = "starting"
+    """starting, running, draining, outage, finishing or finished."""
+    note: str = ""
+    """A sentence for the user while something is unusual, else empty."""
+    rows: int | None = None
+    """n rows of the input (with `--limit`: that it covers), None while they are still being counted."""
+    read_fraction: float = 0.0
+    succeeded: int = 0
+    failed: int = 0
+    failed_by_code: dict[str, int] = field(default_factory=dict)
+    outstanding: int = 0
+    """Accepted or redeemed, not settled."""
+    in_flight: int = 0
+    downloads: int = 0
+    requests: int = 0
+    """Requests to the API since this start, of any kind."""
+    throttled: int = 0
+    """429s since this start."""
+    in_doubt: int = 0
+    lost: int = 0
+    cost_usd: float = 0.0
+    tokens: dict[str, int] = field(default_factory=dict)
+    next_deadline_at: float | None = None
+    started_at: float = 0.0
+    done_before: int = 0
+    """Rows that were settled before this start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The summary of a run. `as_json` is the object of `run --json`, `status --json` and XCom.
+
+    succeeded + failed + pending + outstanding = rows; rows and pending are None while rows are still being counted.
+    """
+
+    run_id: str
+    rows: int | None
+    succeeded: int
+    failed: int
+    pending: int | None
+    outstanding: int
+    failed_by_code: Mapping[str, int]
+    in_doubt: int
+    lost: int
+    cost_usd: float
+    tokens: Mapping[str, int]
+    output: str
+    errors: str
+    run_dir: str
+    duration_s: float
+    exit_code: int
+    stopped: Exception | None = None
+    """The BulkgrokError that ended the run early, if one did; not part of the JSON."""
+
+    def as_json(self) -> JsonObject:
+        """Return the object as it is printed."""
+        return {
+            name: dict(value) if isinstance(value := getattr(self, name), Mapping) else value
+            for name in (
+                "run_id", "rows", "succeeded", "failed", "pending", "outstanding", "failed_by_code", "in_doubt",
+                "lost", "cost_usd", "tokens", "output", "errors", "run_dir", "duration_s", "exit_code",
+            )
+        }  # fmt: skip
