@@ -22,7 +22,7 @@ class State(IntEnum):
     PENDING = 0
     """Nothing is on its way. Set by the engine at recovery and after every definite refusal. A crash costs nothing."""
     SUBMITTING = 1
-    """The intent to POST is durable, the outcome is not. Set before the first byte leaves. A crash makes it in doubt."""
+    """The intent to POST is durable, its outcome not. Set before the first byte leaves; a crash makes it in doubt."""
     ACCEPTED = 2
     """The receipt is durable and the result waits on the server. A crash while a GET is in flight may lose it."""
     REDEEMED = 3
@@ -30,7 +30,7 @@ class State(IntEnum):
     SUCCEEDED = 4
     """Terminal: the outcome is in the outbox. Never left."""
     FAILED = 5
-    """Terminal for this run: in the errors file. Left only by `--retry-failed` or changed settings of an unbilled run."""
+    """Terminal for this run: in the errors file. Left by `--retry-failed` or by new settings of an unbilled run."""
 
 
 TERMINAL: Final = frozenset({State.SUCCEEDED, State.FAILED})

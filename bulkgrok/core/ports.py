@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Two clocks: durations and deadlines inside the process are monotonic, stored times are wall-clock UNIX seconds."""
+    """Two clocks: durations and deadlines inside the process are monotonic, stored times are UNIX seconds."""
 
     def wall(self) -> float:
         """UNIX seconds, UTC."""
@@ -48,13 +48,17 @@ class Clock(Protocol):
 class Offload(Protocol):
     """Run a blocking function off the event loop (a thread in production, inline in simulation)."""
 
-    def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]: ...
+    def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]:
+        """Return what `function(*args)` returns."""
+        ...
 
 
 class Events(Protocol):
     """Where stages tell what happened; observers render, log or count it. Never given prompts, answers or keys."""
 
-    def __call__(self, name: str, /, **fields: object) -> None: ...
+    def __call__(self, name: str, /, **fields: object) -> None:
+        """Tell of the event `name` (`noun.verb`)."""
+        ...
 
 
 class Reader(Protocol):
@@ -206,7 +210,9 @@ class Outbox(Protocol):
 class Accounts(Protocol):
     """What a run cost and what became of every request."""
 
-    def totals(self) -> Totals: ...
+    def totals(self) -> Totals:
+        """Count everything."""
+        ...
 
     def ledger(self) -> Iterator[LedgerEntry]:
         """All entries in order of time."""
@@ -224,7 +230,9 @@ class Accounts(Protocol):
 class RunFacts(Protocol):
     """Who a run is, and small facts about it."""
 
-    def identity(self) -> RunIdentity | None: ...
+    def identity(self) -> RunIdentity | None:
+        """Return what the checkpoint belongs to, None for a new one."""
+        ...
 
     def bind(self, identity: RunIdentity) -> None:
         """Store the identity, replacing an older one."""
@@ -251,7 +259,9 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release files and locks."""
+        ...
 
 
 class Sink(Protocol):
@@ -299,10 +309,12 @@ class Sink(Protocol):
         ...
 
     def finish(self, *, complete: bool) -> Position:
-        """End of a run: close parts; when every row has its outcome also what comes last (one-file Parquet, manifest)."""
+        """End a run: close parts; if every row has its outcome, also what comes last (one-file Parquet, manifest)."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release files and locks."""
+        ...
 
 
 class FailureFile(Protocol):

@@ -1,8 +1,8 @@
 """What each reply means, before anything is done about it.
 
 Law: pure. `judge_post` and `judge_get` turn what happened on the wire into one verdict; the tables they implement are
-"What each reply means" of docs/guarantees.md. Where sources contradict each other, the text decides (a refused prompt and
-a blocked account share a code), and what is unclear is never called free.
+"What each reply means" of docs/guarantees.md. Where sources contradict each other, the text decides (a refused prompt
+and a blocked account share a code), and what is unclear is never called free.
 """
 
 from __future__ import annotations
