@@ -113,10 +113,14 @@ class Work:
     """Those that count against `--max-attempts`."""
     doubts: int = 0
     losses: int = 0
+    failures: int = 0
+    """Requests in a row that went unanswered or got a 5xx, for the back-off; not durable."""
     throttled: int = 0
     """429s since the last other reply; not durable, a restart may try again."""
     throttled_since: float = 0.0
     """Monotonic time of the first of them."""
+    last: bool = False
+    """Refused for its rate so often that it goes last and alone."""
 
 
 @dataclass(slots=True, kw_only=True)

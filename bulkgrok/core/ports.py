@@ -264,6 +264,23 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
         ...
 
 
+class Checkpoint(Protocol):
+    """The store as stages on the event loop see it: one writer, group commit, durable when a call returns."""
+
+    async def commit(self, *changes: Change) -> None:
+        """Apply changes in one transaction; return once they are durable. Cancelling the caller loses nothing.
+
+        Raises:
+            StorageFailed: They could not be made durable; the run must stop.
+            ValueError: The lifecycle table does not allow one of them.
+        """
+        ...
+
+    async def call(self, function: Callable[..., T], /, *args: object) -> T:
+        """Run a function of the store in order with the commits."""
+        ...
+
+
 class Sink(Protocol):
     """A projection of the outbox onto files. Synchronous; called from one thread at a time.
 

@@ -20,7 +20,7 @@ THROTTLED_FOR_S: Final = 600.0
 
 
 def backoff_s(failures: int, *, jitter: float, base_s: float = 1.0, cap_s: float = 60.0) -> float:
-    """Exponential back-off with full jitter (AWS, "Exponential Backoff and Jitter"): uniform in [0, min(cap, base·2^n))."""
+    """Exponential back-off with full jitter: uniform in [0, min(cap, base·2^n)), as AWS recommends."""
     return jitter * min(cap_s, base_s * 2.0 ** min(failures, 30))
 
 
@@ -91,16 +91,22 @@ class Health:
         self._first_failure_at = 0.0
         self._probes = 0
         self.last_good_at: float | None = None
+        self.last_answer_at: float | None = None
         self.outage_since: float | None = None
         self.next_probe_at = 0.0
         self.reason = ""
 
-    def good(self, now: float) -> bool:
-        """Note a usable reply of any kind; return whether it ended an outage."""
+    def good(self, now: float, *, answered: bool = True) -> bool:
+        """Note a usable reply of any kind; return whether it ended an outage.
+
+        `answered` is False for a 429 and for a 404 to a poll: the API is there, which is all they prove.
+        """
         ended = self.outage_since is not None
         self._failures = self._probes = 0
         self.outage_since = None
         self.last_good_at = now
+        if answered:
+            self.last_answer_at = now
         return ended
 
     def bad(self, now: float, reason: str) -> bool:
@@ -122,9 +128,9 @@ class Health:
         self._probes += 1
         self.next_probe_at = now + min(PROBE_EVERY_S, 2.0**self._probes)
 
-    def good_since(self, moment: float) -> bool:
-        """Whether any reply was good after `moment`."""
-        return self.last_good_at is not None and self.last_good_at > moment
+    def answered_since(self, moment: float) -> bool:
+        """Whether any request was answered after `moment`."""
+        return self.last_answer_at is not None and self.last_answer_at > moment
 
     def ends_run_at(self) -> float | None:
         """When an outage that lasts ends the run; None while there is none."""
