@@ -1,7 +1,6 @@
-"""Everything a run is told, in one frozen value.
+"""The values a run is configured with: one frozen `RunConfig`, and the `Places` that follow from it.
 
-Law: the only reader of `os.environ`. Flags, environment, TOML and defaults are merged here, in that order of
-precedence; the engine takes the value apart and hands plain arguments down.
+Law: plain values. Who wins where a flag, the environment and a file disagree is settled in `loading`.
 """
 
 from __future__ import annotations
@@ -42,6 +41,8 @@ class RunConfig:
 
     # Where things lie (see `Places`)
     output: Path | None = None
+    output_is_folder: bool = False
+    """Whether the output was written with a trailing slash; an existing directory is a folder either way."""
     output_format: str | None = None
     run_dir: Path | None = None
     checkpoint: Path | None = None
@@ -92,6 +93,8 @@ class RunConfig:
     json: bool = False
     log_level: str = "info"
     log_file: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """What was noticed while reading all this and stops nothing, for the user's eyes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
