@@ -127,7 +127,9 @@ class ServerError:
     """A 5xx to a poll: asked again; 8 of them for one id alone, while others are answered, are a failed job."""
 
     reason: str
+    status: int
     message: str
+    again: bool
     retry_after_s: float | None = None
 
 
@@ -291,10 +293,12 @@ def _judge_get_refusal(reply: Reply) -> GetVerdict:
         return Pending(throttled=True, served=False, retry_after_s=reply.retry_after_s, reason=text.message)
     if status == 404:
         return Missing(message=text.message)
+    again = text.code.replace("-", "_") in _AGAIN_CODES
     if status in {400, 403, 410, 422}:
-        again = text.code.replace("-", "_") in _AGAIN_CODES
         return JobRefused(code=Code.FAILED, status=status, message=text.message, again=again)
-    return ServerError(reason=f"HTTP {status}", message=text.message, retry_after_s=reply.retry_after_s)
+    return ServerError(
+        reason=f"HTTP {status}", status=status, message=text.message, again=again, retry_after_s=reply.retry_after_s
+    )
 
 
 def _loads(body: bytes) -> object:

@@ -76,7 +76,7 @@ class Scheduler:
         self._exhausted = False
         self._closed = False
         self._stopped = False
-        self._probe_out = False
+        self._probe: Action | None = None
         self.in_flight = 0
         self.outstanding = 0
         self.throttled = 0
@@ -155,7 +155,7 @@ class Scheduler:
         except BaseException:
             self._undo(action)
             raise
-        if self._stopped or (self._clock.monotonic() < self._brake.until and not self._probe_out):
+        if self._stopped or (self._clock.monotonic() < self._brake.until and action is not self._probe):
             self._undo(action)
             return False
         return True
@@ -197,21 +197,20 @@ class Scheduler:
         return None
 
     def _choose_probe(self, now: float) -> tuple[Action | None, float]:
-        if self._probe_out:
+        if self._probe is not None:
             return None, _FOREVER
         if now < self.health.next_probe_at:
             return None, self.health.next_probe_at
-        self._probe_out = True
         self.health.probing(now)
-        for heap in (self._due, self._sleeping):
-            if heap:
-                return Poll(job=heappop(heap)[2]), now
-        return Probe(), now
+        heap = self._due or self._sleeping
+        self._probe = Poll(job=heappop(heap)[2]) if heap else Probe()
+        return self._probe, now
 
     def _undo(self, action: Action) -> None:
         """Put an action back that was chosen and not handed out."""
         self.in_flight -= 1
-        self._probe_out = False
+        if action is self._probe:
+            self._probe = None
         if isinstance(action, Send):
             self._tie += 1
             heappush(self._retries, (0.0, self._tie, action.work))
@@ -237,7 +236,8 @@ class Scheduler:
     def report(self, action: Action, feedback: Feedback) -> None:
         """Take back an action with what became of it."""
         now = self._clock.monotonic()
-        self._probe_out = False
+        if action is self._probe:
+            self._probe = None
         self.in_flight -= 1
         self._note_sign(feedback, now)
         if isinstance(action, Send):

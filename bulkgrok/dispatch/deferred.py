@@ -1,0 +1,229 @@
+"""One poll of a deferred request, and the redemption of its result.
+
+Law: one GET at a time for each id; a complete 200 is durable before it is read and nothing is asked for after it. A 404
+is believed only twice, 5 s apart, and when the API is known to be well in between; what has expired is decided by the
+server's answer to a final GET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, assert_never
+
+from bulkgrok.core import failpoints
+from bulkgrok.core.lifecycle import Change, Expire, Fail, JobFailed, Lose, Redeem
+from bulkgrok.core.model import RETRYABLE_CODES, Code, Exchange, Job, Mode, Progress, Reply, RowError
+from bulkgrok.core.outcome import Feedback, Sign
+from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, Store, Transport
+from bulkgrok.core.retry import Health, RowPolicy
+from bulkgrok.core.verdict import Answered, JobRefused, Missing, Pending, ServerError, Stop, judge_get
+from bulkgrok.dispatch.account import Account, Standing, count_failure, stopped
+from bulkgrok.dispatch.settle import Settler
+
+_MISSING_APART_S: Final = 5.0
+_ERROR_TIMES: Final = 8
+_ERROR_FOR_S: Final = 300.0
+
+
+class Redeemer:
+    """Polls jobs.
+
+    Args:
+        transport: HTTP.
+        checkpoint: Where every step becomes durable.
+        store: Read through the checkpoint, for a row's counts and names.
+        kinds: Codecs by name.
+        says_pending: Tells whether a 200 body means "not ready yet".
+        settler: Takes redeemed rows.
+        account: Asked when a 404 or 403 may be about the key.
+        policy: When a row is given up.
+        health: Whether other requests are answered.
+        clock: Both clocks.
+        jitter: Uniform in [0, 1).
+        events: Told of what is unusual.
+        progress: Counts it.
+        again: Called with a row that became pending and must be read from the input again.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each
+        self,
+        *,
+        transport: Transport,
+        checkpoint: Checkpoint,
+        store: Store,
+        kinds: Mapping[str, Kind],
+        says_pending: Callable[[bytes], bool],
+        settler: Settler,
+        account: Account,
+        policy: RowPolicy,
+        health: Health,
+        clock: Clock,
+        jitter: Callable[[], float],
+        events: Events,
+        progress: Progress,
+        again: Callable[[int], None],
+    ) -> None:
+        self._transport = transport
+        self._checkpoint = checkpoint
+        self._store = store
+        self._kinds = kinds
+        self._says_pending = says_pending
+        self._settler = settler
+        self._account = account
+        self._policy = policy
+        self._health = health
+        self._clock = clock
+        self._jitter = jitter
+        self._events = events
+        self._progress = progress
+        self._again = again
+
+    async def poll(self, job: Job) -> Feedback:  # noqa: C901 - one arm a verdict
+        """GET a job's result once and carry out what the reply means."""
+        asked_at = self._clock.wall()
+        self._progress.requests += 1
+        job.polls += 1
+        exchange = await self._transport.get(self._kinds[job.kind].result_path(job.request_id))
+        failpoints.hit("poll.replied")
+        if isinstance(exchange, Reply) and exchange.oversized and 200 <= exchange.status < 300:
+            return await self._oversized(job, exchange)
+        complete = isinstance(exchange, Reply) and exchange.complete and 200 <= exchange.status < 300
+        pending = complete and isinstance(exchange, Reply) and self._says_pending(exchange.body)
+        verdict = judge_get(exchange, pending=pending)
+        if not isinstance(verdict, Missing):
+            job.missing = 0
+        if not isinstance(verdict, ServerError):
+            job.errors = 0
+        match verdict:
+            case Answered() if isinstance(exchange, Reply):
+                return await self._redeem(job, exchange)
+            case Pending():
+                return await self._pending(job, verdict, final=self._is_final(job, exchange, asked_at))
+            case Missing(message=message):
+                return await self._missing(job, message, final=self._is_final(job, exchange, asked_at))
+            case ServerError():
+                return await self._server_error(job, verdict)
+            case JobRefused():
+                return await self._job_refused(job, verdict)
+            case Stop(status=status, message=message):
+                return Feedback(sign=Sign.GOOD, job=job, stop=stopped(status, message))
+            case Answered():
+                msg = "an answer needs a reply"
+                raise AssertionError(msg)
+            case _:
+                assert_never(verdict)
+
+    def _is_final(self, job: Job, exchange: Exchange, asked_at: float) -> bool:
+        """Whether the server had passed the job's deadline when it answered, by its own clock where it tells it."""
+        server_now = exchange.date_at if isinstance(exchange, Reply) and exchange.date_at is not None else asked_at
+        return server_now >= job.deadline_at
+
+    async def _redeem(self, job: Job, reply: Reply) -> Feedback:
+        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=reply.status, raw=reply.body, request_id=None)
+        await self._checkpoint.commit(redeem)
+        failpoints.hit("poll.redeemed")
+        tokens = await self._settler.redeemed(job.row)
+        return Feedback(sign=Sign.GOOD, tokens=tokens)
+
+    async def _oversized(self, job: Job, reply: Reply) -> Feedback:
+        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=reply.status, raw=reply.body, request_id=None)
+        await self._checkpoint.commit(redeem)
+        record = await self._checkpoint.call(self._store.record, job.row)
+        message = "the answer is larger than this client keeps; its beginning is in the checkpoint"
+        await self._settler.download_failed(record, code=Code.TOO_LARGE, message=message)
+        return Feedback(sign=Sign.GOOD)
+
+    async def _pending(self, job: Job, pending: Pending, *, final: bool) -> Feedback:
+        if pending.throttled:
+            return Feedback(sign=Sign.THROTTLED, job=job, retry_after_s=pending.retry_after_s, reason=pending.reason)
+        if not pending.served:
+            return Feedback(sign=Sign.BAD, job=job, reason=pending.reason)
+        if final:
+            return await self._expire(job, "still not ready when its time was over")
+        delay = min(pending.retry_after_s, 60.0) if pending.retry_after_s else None
+        return Feedback(sign=Sign.GOOD, job=job, delay_s=delay)
+
+    async def _missing(self, job: Job, message: str, *, final: bool) -> Feedback:
+        if final:
+            return await self._expire(job, message)
+        now = self._clock.monotonic()
+        if job.missing == 0:
+            job.missing, job.missing_since = 1, now
+        waited = now - job.missing_since
+        if waited < _MISSING_APART_S:
+            return Feedback(sign=Sign.MISSING, job=job, delay_s=_MISSING_APART_S - waited + self._jitter() / 4)
+        if not self._health.answered_since(job.missing_since):
+            standing = await self._account.standing()
+            if standing is Standing.BAD:
+                return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
+            if standing is Standing.UNKNOWN:
+                return Feedback(sign=Sign.MISSING, job=job, delay_s=_MISSING_APART_S)
+        return await self._lose(job, message)
+
+    async def _lose(self, job: Job, message: str) -> Feedback:
+        reason = f"the result is gone (HTTP 404): {message}"
+        losses = (await self._checkpoint.call(self._store.counts, job.row)).losses + 1
+        self._progress.lost += 1
+        self._events("result.lost", row=job.row, request_id=job.request_id)
+        lose = Lose(row=job.row, at=self._clock.wall(), reason=reason)
+        if self._policy.lost_again(losses):
+            await self._checkpoint.commit(lose)
+            self._again(job.row)
+        else:
+            await self._fail(job, lose, Code.LOST, reason)
+        return Feedback(sign=Sign.MISSING)
+
+    async def _expire(self, job: Job, message: str) -> Feedback:
+        reason = f"not redeemed before its time was over: {message}"
+        self._events("result.expired", row=job.row, request_id=job.request_id)
+        await self._fail(job, Expire(row=job.row, at=self._clock.wall(), reason=reason), Code.EXPIRED, reason)
+        return Feedback(sign=Sign.MISSING)
+
+    async def _server_error(self, job: Job, error: ServerError) -> Feedback:
+        now = self._clock.monotonic()
+        if job.errors == 0:
+            job.errors_since = now
+        job.errors += 1
+        alone = job.errors >= _ERROR_TIMES and now - job.errors_since >= _ERROR_FOR_S
+        if alone and self._health.answered_since(job.errors_since):
+            message = f"{error.reason} to {job.errors} polls in a row: {error.message}"
+            refused = JobRefused(code=Code.FAILED, status=error.status, message=message, again=error.again)
+            return await self._job_failed(job, refused)
+        return Feedback(sign=Sign.BAD, job=job, reason=error.reason, retry_after_s=error.retry_after_s)
+
+    async def _job_refused(self, job: Job, refused: JobRefused) -> Feedback:
+        if refused.status == 403 and refused.code is not Code.MODERATED:
+            standing = await self._account.standing()
+            if standing is Standing.BAD:
+                return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
+            if standing is Standing.UNKNOWN:
+                return Feedback(sign=Sign.MISSING, job=job)
+        return await self._job_failed(job, refused)
+
+    async def _job_failed(self, job: Job, refused: JobRefused) -> Feedback:
+        failed = JobFailed(row=job.row, at=self._clock.wall(), reason=refused.message)
+        attempts = (await self._checkpoint.call(self._store.counts, job.row)).attempts + 1
+        self._events("job.failed", row=job.row, request_id=job.request_id)
+        if refused.again and not self._policy.spent(attempts):
+            await self._checkpoint.commit(failed)
+            self._again(job.row)
+        else:
+            await self._fail(job, failed, refused.code, refused.message, status=refused.status)
+        return Feedback(sign=Sign.GOOD)
+
+    async def _fail(self, job: Job, change: Change, code: Code, message: str, *, status: int | None = None) -> None:
+        """Commit what happened to the job together with the row's failure."""
+        fail = Fail(
+            row=job.row,
+            at=self._clock.wall(),
+            error=RowError(code=code, message=message, status_code=status, retryable=code in RETRYABLE_CODES),
+            custom_id="",
+            kind=job.kind,
+            mode=Mode.DEFERRED,
+            model="",
+            digest=b"",
+            request_id=job.request_id,
+        )
+        await self._checkpoint.commit(change, fail)
+        count_failure(self._progress, fail)
+        self._events("item.failed", row=job.row, code=str(code))

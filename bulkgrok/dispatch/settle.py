@@ -1,0 +1,229 @@
+"""From durable bytes to an outcome: decode, download, settle.
+
+Law: works from the stored Record alone, so that recovery and the running engine go the same way. Nothing here asks the
+API for an answer again; only a file's address may be asked for anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from bulkgrok.core.lifecycle import Change, Expire, Fail, JobFailed, Redeem, Succeed
+from bulkgrok.core.model import (
+    RETRYABLE_CODES,
+    Answer,
+    Asset,
+    AssetRef,
+    Code,
+    Item,
+    JsonObject,
+    Progress,
+    Record,
+    RowError,
+    Unusable,
+)
+from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind
+from bulkgrok.core.retry import RowPolicy
+from bulkgrok.dispatch.account import count_failure
+
+_BEGINNING_BYTES: Final = 65_536
+
+
+class Cost(Protocol):
+    """Prices an answer."""
+
+    def __call__(self, record: Record, decoded: Answer | Unusable) -> float | None:
+        """Return USD, None when the price is not known."""
+        ...
+
+
+def item_failure(  # noqa: PLR0913 - the columns of a failure
+    item: Item,
+    *,
+    at: float,
+    code: Code,
+    message: str,
+    status: int | None = None,
+    reply: bytes | None = None,
+    request_id: str | None = None,
+) -> Fail:
+    """Word the failure of a row that has no answer."""
+    return Fail(
+        row=item.row,
+        at=at,
+        error=RowError(
+            code=code, message=message, status_code=status, retryable=code in RETRYABLE_CODES, line=item.line
+        ),
+        custom_id=item.custom_id,
+        kind=item.kind,
+        mode=item.mode,
+        model=item.model,
+        digest=item.digest,
+        line=item.line,
+        reply=reply[:_BEGINNING_BYTES] if reply is not None else None,
+        request_id=request_id,
+    )
+
+
+class Settler:
+    """Settles redeemed rows.
+
+    Args:
+        checkpoint: Where outcomes are committed.
+        load: Reads a stored answer (the store's `record`).
+        kinds: Codecs by name.
+        cost: Prices answers.
+        policy: When a row is given up.
+        clock: For the time of an outcome.
+        encode_json: Serialises the API's usage object.
+        events: Told of outcomes.
+        progress: Counts them.
+        again: Called with a row that became pending and must be read from the input again.
+        download: Called with a row whose files must be fetched before it counts; None when downloads are off.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each
+        self,
+        *,
+        checkpoint: Checkpoint,
+        load: Callable[[int], Record],
+        kinds: Mapping[str, Kind],
+        cost: Cost,
+        policy: RowPolicy,
+        clock: Clock,
+        encode_json: Callable[[object], bytes],
+        events: Events,
+        progress: Progress,
+        again: Callable[[int], None],
+        download: Callable[[int], None] | None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._record = load
+        self._kinds = kinds
+        self._cost = cost
+        self._policy = policy
+        self._clock = clock
+        self._encode_json = encode_json
+        self._events = events
+        self._progress = progress
+        self._again = again
+        self._download = download
+
+    async def answered(self, redeem: Redeem, record: Record) -> int | None:
+        """Settle a direct answer in one commit with its bytes; return the tokens it took."""
+        decoded = self._kinds[record.kind].decode(record.raw)
+        if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
+            await self._checkpoint.commit(redeem)
+            self._download(record.row)
+            return None
+        await self._commit(record, decoded, (), first=(redeem,))
+        return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
+
+    async def redeemed(self, row: int) -> int | None:
+        """Settle a row whose bytes are durable; return the tokens it took."""
+        record = await self._checkpoint.call(self._record, row)
+        decoded = self._kinds[record.kind].decode(record.raw)
+        if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
+            self._download(row)
+            return None
+        await self._commit(record, decoded, ())
+        return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
+
+    async def record(self, row: int) -> tuple[Record, tuple[AssetRef, ...]]:
+        """Return a redeemed row and the files its answer names."""
+        record = await self._checkpoint.call(self._record, row)
+        decoded = self._kinds[record.kind].decode(record.raw)
+        return record, decoded.assets if isinstance(decoded, Answer) else ()
+
+    async def downloaded(self, record: Record, assets: tuple[Asset, ...]) -> None:
+        """Settle a row whose files are in place."""
+        await self._commit(record, self._kinds[record.kind].decode(record.raw), assets)
+
+    async def download_failed(self, record: Record, *, code: Code, message: str) -> None:
+        """Fail a row whose files cannot be had; its paid answer is kept."""
+        decoded = self._kinds[record.kind].decode(record.raw)
+        await self._commit_all(record, [self._failure(record, decoded, code=code, message=message)])
+
+    async def _commit(
+        self,
+        record: Record,
+        decoded: Answer | Unusable,
+        assets: tuple[Asset, ...],
+        *,
+        first: tuple[Change, ...] = (),
+    ) -> None:
+        if isinstance(decoded, Unusable):
+            await self._commit_all(record, [*first, *self._unusable(record, decoded)])
+            return
+        cost = self._cost(record, decoded)
+        succeed = Succeed(
+            row=record.row,
+            model=decoded.model or record.model,
+            cost_usd=cost,
+            usage=self._json(decoded.usage),
+            tokens=decoded.tokens,
+            assets=assets or tuple(Asset(url=ref.url) for ref in decoded.assets),
+        )
+        await self._checkpoint.commit(*first, succeed)
+        self._count_success(decoded, cost)
+        self._events("item.succeeded", row=record.row, kind=record.kind, attempts=record.attempts)
+
+    def _count_success(self, answer: Answer, cost: float | None) -> None:
+        progress = self._progress
+        progress.succeeded += 1
+        progress.cost_usd += cost or 0.0
+        tokens = progress.tokens
+        for name, number in zip(("prompt", "completion", "reasoning", "cached"), answer.tokens, strict=True):
+            tokens[name] = tokens.get(name, 0) + number
+
+    def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:
+        """Decide what becomes of a complete reply that is no answer."""
+        at = self._clock.wall()
+        failure = self._failure(record, decoded, code=decoded.code, message=decoded.message)
+        match decoded.code:
+            case Code.FAILED | Code.CANCELLED:
+                failed = JobFailed(row=record.row, at=at, reason=decoded.message)
+                if decoded.again and not self._policy.spent(record.counted + 1):
+                    return [failed]
+                return [failed, failure]
+            case Code.EXPIRED:
+                return [Expire(row=record.row, at=at, reason=decoded.message), failure]
+            case _:
+                return [failure]
+
+    def _failure(self, record: Record, decoded: Answer | Unusable, *, code: Code, message: str) -> Fail:
+        return Fail(
+            row=record.row,
+            at=self._clock.wall(),
+            error=RowError(
+                code=code,
+                message=message,
+                status_code=record.status_code,
+                retryable=code in RETRYABLE_CODES,
+                line=record.line,
+            ),
+            custom_id=record.custom_id,
+            kind=record.kind,
+            mode=record.mode,
+            model=decoded.model or record.model,
+            digest=b"",
+            line=record.line,
+            reply=record.raw,
+            request_id=record.request_id,
+            cost_usd=self._cost(record, decoded),
+            usage=self._json(decoded.usage),
+        )
+
+    async def _commit_all(self, record: Record, changes: list[Change]) -> None:
+        await self._checkpoint.commit(*changes)
+        last = changes[-1]
+        if isinstance(last, Fail):
+            count_failure(self._progress, last)
+            self._events("item.failed", row=record.row, code=str(last.error.code))
+        else:
+            self._events("item.again", row=record.row)
+            self._again(record.row)
+
+    def _json(self, usage: JsonObject | None) -> bytes | None:
+        return None if usage is None else self._encode_json(usage)
