@@ -1,0 +1,81 @@
+"""Whether a file is this run's.
+
+Law: what is not provably this run's is not touched. Proof is, in this order: it is empty; it holds the bytes it was
+marked with; its first line (or first table row) is one that the store holds. Being the same inode is no proof, inodes
+are used again and people write into files: it only counts with what a crash, a cut or an edit leaves of our lines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bulkgrok.sinks.files import intact, looking, same_file
+
+Owned = Callable[[bytes], bool]
+
+PARQUET_MAGIC: Final = b"PAR1"
+_LINE_HEAD: Final = b'{"custom_id":"'
+_LONGEST_LINE = 256 << 20
+_LINES_LOOKED_AT = 1000
+
+
+def ours(path: Path, found: os.stat_result, marks: Mapping[str, object], owned: Owned) -> bool:
+    """Tell whether this run wrote a file, which may have been cut or edited since.
+
+    Args:
+        path: A regular file of ours, or not.
+        found: What `stat` said of it.
+        marks: What was stored about the file at this place; empty when nothing was.
+        owned: Tells whether a line (without its newline) is one that this run wrote.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    if found.st_size == 0:
+        return True
+    with looking(path):
+        if intact(path, marks):
+            return True
+        with path.open("rb") as file:
+            head = file.read(len(_LINE_HEAD))
+            file.seek(0)
+            same = same_file(found, marks)
+            if head.startswith(PARQUET_MAGIC):
+                return _table_is_ours(path, owned, same=same)
+            return _lines_are_ours(file, head, owned, same=same)
+
+
+def _lines_are_ours(file: BinaryIO, head: bytes, owned: Owned, *, same: bool) -> bool:
+    if same and _torn(head):
+        return True
+    if not head.lstrip().startswith(b"{") and not same:
+        return False
+    first = file.readline(_LONGEST_LINE)
+    if owned(first.rstrip(b"\r\n")):
+        return True
+    if not same:
+        return False
+    if not first.endswith(b"\n") and first.startswith(_LINE_HEAD):
+        return True
+    others = islice(iter(lambda: file.readline(_LONGEST_LINE), b""), _LINES_LOOKED_AT)
+    return any(owned(line.rstrip(b"\r\n")) for line in others)
+
+
+def _torn(head: bytes) -> bool:
+    """Tell whether a file's beginning is what a power cut leaves: nothing written yet, or a few bytes of ours."""
+    cut = len(head) < len(_LINE_HEAD) and (_LINE_HEAD.startswith(head) or PARQUET_MAGIC.startswith(head))
+    return cut or head.startswith(b"\0")
+
+
+def _table_is_ours(path: Path, owned: Owned, *, same: bool) -> bool:
+    from bulkgrok.sinks.table import first_line  # noqa: PLC0415 - pyarrow is loaded for tables only
+
+    try:
+        line = first_line(path)
+    except ValueError:  # cut or damaged: no footer
+        return same
+    return line is not None and (not line or owned(line))
