@@ -349,3 +349,13 @@ def _code(value: dict[str, object]) -> str:
         if isinstance(found, int) and not isinstance(found, bool):
             return str(found)
     return ""
+
+
+def is_refused_content(text: ApiText) -> bool:
+    """Tell whether the words refuse one prompt for its content, whatever code they come with."""
+    return _CONTENT.search(f"{text.code} {text.message}") is not None
+
+
+def names_passing_fault(text: ApiText) -> bool:
+    """Tell whether the code is one of the API's own faults (service_unavailable, internal_error): ask once more."""
+    return text.code.replace("-", "_") in _AGAIN_CODES or text.code in _AGAIN_CODES
