@@ -1,0 +1,210 @@
+"""Finding a run and reading it without disturbing it: its status file, its lock and its checkpoint.
+
+Law: changes nothing, takes no lock that a runner could miss, and works on a run that is going on, was killed, or is
+finished. What the runner itself last said (status.json) is believed only about what the checkpoint does not hold.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bulkgrok.config import RunConfig, find_run_dirs, places
+from bulkgrok.core.errors import BulkgrokError, UsageError
+
+if TYPE_CHECKING:
+    from bulkgrok.core.ports import Store
+
+#: A status file older than this comes from a runner that is gone, or as good as gone.
+FRESH_S: Final = 15.0
+CHECKPOINT: Final = "checkpoint.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRun:
+    """A run on disk."""
+
+    run_dir: Path
+    checkpoint: Path
+    status: Mapping[str, Any]
+    """What the runner last said; empty when it never did."""
+    pid: int | None
+    """The runner's process where it is alive, else None."""
+
+    @property
+    def live(self) -> Mapping[str, Any] | None:
+        """The runner's own counters while it is alive and speaks, else None."""
+        fresh = self.pid is not None and time.time() - _number(self.status.get("updated_at")) < FRESH_S
+        progress = self.status.get("progress")
+        return progress if fresh and isinstance(progress, dict) else None
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """The summary of the run's last end, empty when it never came to one."""
+        report = self.status.get("report")
+        return report if isinstance(report, dict) and self.pid is None else {}
+
+
+def find_run(run: str) -> FoundRun:
+    """Find the run that a run directory, a checkpoint, an input or an output names.
+
+    Raises:
+        UsageError: There is no run there.
+    """
+    if "://" in run:
+        msg = f"{run} is an address; runs in a shared checkpoint arrive with a later version."
+        raise UsageError(msg)
+    path = Path(os.path.abspath(run))  # noqa: PTH100 - as the run itself names its files
+    if path.is_file() and _is_sqlite(path):
+        return _found(path.parent, path)
+    for folder in find_run_dirs(path):
+        if (folder / CHECKPOINT).is_file() or (folder / "status.json").is_file():
+            return _found(folder, folder / CHECKPOINT)
+    msg = f"There is no run at {path}: no checkpoint in it, beside it, or named after it."
+    raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+def _found(run_dir: Path, checkpoint: Path) -> FoundRun:
+    status = _read_status(run_dir / "status.json")
+    named = status.get("checkpoint")
+    if not checkpoint.is_file() and isinstance(named, str) and Path(named).is_file():
+        checkpoint = Path(named)
+    return FoundRun(run_dir=run_dir, checkpoint=checkpoint, status=status, pid=_runner(run_dir, status))
+
+
+def _read_status(file: Path) -> Mapping[str, Any]:
+    try:
+        loaded = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _runner(run_dir: Path, status: Mapping[str, Any]) -> int | None:
+    """Return the process that holds the run, if one does.
+
+    The lock is only touched while that process exists: then it is held, and the touch fails at once. A free lock is
+    never taken, not even for an instant, from a runner that is about to start.
+    """
+    pid = status.get("pid")
+    if not isinstance(pid, int) or pid <= 0 or not _exists(pid):
+        return None
+    try:
+        handle = os.open(run_dir / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return pid
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+@contextmanager
+def reading(found: FoundRun) -> Iterator[Store]:
+    """Open a run's checkpoint to read.
+
+    Raises:
+        BulkgrokError: It is not there or cannot be read.
+    """
+    from bulkgrok.checkpoint import read_store  # noqa: PLC0415 - help must not wait for it
+
+    if not found.checkpoint.is_file():
+        msg = f"The checkpoint {found.checkpoint} is not there."
+        raise UsageError(msg, hint="If --checkpoint named another place, name that file.")
+    store = read_store(found.checkpoint)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def summary(found: FoundRun, store: Store) -> dict[str, Any]:
+    """Return the run's summary object as the checkpoint tells it: the same keys as `run --json`."""
+    totals = store.totals()
+    rows = store.recall("rows")
+    rows = rows if isinstance(rows, int) else None
+    outstanding = totals.accepted + totals.redeemed
+    pending = None if rows is None else max(rows - totals.succeeded - totals.failed - outstanding, 0)
+    doubts = 0 if found.pid is not None else len(store.pending_doubts())
+    identity = store.identity()
+    report = found.report
+    output = identity.run_id if identity is not None else str(report.get("output", ""))
+    return {
+        "run_id": output,
+        "rows": rows,
+        "succeeded": totals.succeeded,
+        "failed": totals.failed,
+        "pending": pending,
+        "outstanding": outstanding,
+        "failed_by_code": dict(totals.failed_by_code),
+        "in_doubt": totals.in_doubt + doubts,
+        "lost": totals.lost,
+        "cost_usd": totals.cost_usd,
+        "tokens": dict(totals.tokens),
+        "output": report.get("output", output),
+        "errors": report.get("errors") or _errors_of(output),
+        "run_dir": str(found.run_dir),
+        "duration_s": _duration(found),
+        "exit_code": _exit_code(report, pending, outstanding, totals.failed) if found.pid is None else None,
+    }
+
+
+def _duration(found: FoundRun) -> float:
+    if found.live is not None:
+        return max(time.time() - _number(found.live.get("started_at")), 0.0)
+    return _number(found.report.get("duration_s"))
+
+
+def _exit_code(report: Mapping[str, Any], pending: int | None, outstanding: int, failed: int) -> int | None:
+    """Return the code of the last end; of a run that was killed, what it would end with now; else None."""
+    code = report.get("exit_code")
+    if isinstance(code, int):
+        return code
+    if pending == 0 and outstanding == 0:
+        return 3 if failed else 0
+    return None
+
+
+def _errors_of(output: str) -> str:
+    if not output:
+        return ""
+    path = Path(output)
+    try:
+        if path.name.endswith((".results.jsonl", ".results.parquet")):
+            return str(path.with_name(f"{path.name.rpartition('.results.')[0]}.errors.jsonl"))
+        return str(places(RunConfig(input="-", output=path)).errors)
+    except BulkgrokError:
+        return ""

@@ -1,0 +1,228 @@
+"""`bulkgrok run INPUT`: run, or resume.
+
+Law: flags become one RunConfig, the engine does the work, this module shows it. The first Ctrl-C or SIGTERM drains:
+nothing new is sent and what is in flight is awaited; the second stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+import rich_click as click
+
+from bulkgrok.cli.messages import again, error_stream, say, say_crash, say_error, unwrap, write_out
+from bulkgrok.config import FLAGS, Flag, RunConfig, color_wanted, load, places
+from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.telemetry.wording import duration, noun, printable
+
+if TYPE_CHECKING:
+    from bulkgrok.core.model import Progress, Report
+    from bulkgrok.engine import Engine
+    from bulkgrok.telemetry.logging import EventLog
+    from bulkgrok.telemetry.progress import Display
+    from bulkgrok.telemetry.redaction import Redaction
+
+TICK_S: Final = 0.25
+
+
+def _option(flag: Flag) -> click.Option:
+    names = [f"--{flag.name}", *([f"-{flag.short}"] if flag.short else [])]
+    if flag.switch:
+        return click.RichOption([*names, flag.keyword], is_flag=True, default=None, help=flag.help, panel=flag.section)
+    return click.RichOption(
+        [*names, flag.keyword],
+        metavar=flag.metavar,
+        multiple=flag.many,
+        help=flag.help + _default(flag),
+        panel=flag.section,
+    )
+
+
+def _default(flag: Flag) -> str:
+    """Return a flag's default as help shows it, where the configuration has one that says something."""
+    if flag.many or "Default:" in flag.help or flag.field not in _DEFAULTS:
+        return ""
+    value = _DEFAULTS[flag.field]
+    if flag.metavar == "DURATION" and isinstance(value, float):
+        value = f"{value / 3600:g}h"
+    return "" if value is None else f" Default: {value}."
+
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    name: getattr(RunConfig(input="-"), name) for name in RunConfig.__dataclass_fields__ if name != "api_key"
+}
+
+
+def _callback(**flags: object) -> int:
+    config_file = flags.pop("config", None)
+    return execute(load(flags, config_file=str(config_file) if config_file else None))
+
+
+run = click.RichCommand(
+    name="run",
+    callback=_callback,
+    params=[click.Argument(["input"], metavar="INPUT", type=str), *(_option(flag) for flag in FLAGS)],
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Run, or resume: the same command again continues where it stopped.",
+    help="Send every row of INPUT to the xAI API and write one answer a row.\n\n"
+    "INPUT is .jsonl, .parquet or .txt (one prompt a line), also .gz or .zst; - is standard input. "
+    "The same command again continues where it stopped. Every flag also reads BULKGROK_<FLAG>, and TOML (--config) "
+    "below that. Durations are seconds, or 90s, 15m, 24h.",
+)
+
+
+def execute(config: RunConfig) -> int:
+    """Run one configuration to its end and return the exit code."""
+    from bulkgrok.telemetry.logging import EventLog  # noqa: PLC0415 - help must not wait for it
+    from bulkgrok.telemetry.progress import make_display  # noqa: PLC0415 - as above
+    from bulkgrok.telemetry.redaction import Redaction  # noqa: PLC0415 - as above
+
+    redact = Redaction([config.api_key.reveal()] if config.api_key and not config.simulate else [])
+    for warning in config.warnings:
+        say(f"note: {printable(warning)}")
+    if config.preview is not None:
+        return _preview(config)
+    log = EventLog(config.log_file or places(config).run_dir / "log.jsonl", level=config.log_level, redact=redact)
+    display = make_display(config.progress, error_stream(), color=color_wanted())
+    try:
+        report, requests = _run(config, log, display)
+    except Exception as error:  # noqa: BLE001 - the boundary of a run: told in words, the traceback goes to the log
+        known = unwrap(error)
+        if isinstance(known, BulkgrokError):
+            log("run.refused", error=type(known).__name__, message=known.message, exit_code=known.exit_code)
+            say_error(known, redact)
+            return known.exit_code
+        say_crash(error, log=log.path if log.crashed(error) else None, redact=redact)
+        return 1
+    finally:
+        display.close()
+        log.close()
+    return _conclude(config, report, requests, redact)
+
+
+def _conclude(config: RunConfig, report: Report, requests: int, redact: Redaction) -> int:
+    """Say how a run ended: the summary to standard output, what to do next to standard error."""
+    from bulkgrok.cli.summary import summary_text  # noqa: PLC0415 - help must not wait for it
+
+    if isinstance(report.stopped, BulkgrokError):
+        say_error(report.stopped, redact)
+    write_out(json.dumps(report.as_json()) if config.json else summary_text(report, requests=requests))
+    if report.exit_code in {130, 143} or (report.exit_code >= 4 and not getattr(report.stopped, "hint", None)):
+        say(f"next: {again()}   (continues where it stopped; nothing is paid twice)")
+    elif report.exit_code == 3:
+        say(f"next: {again('--retry-failed')}   (tries the failed rows again)")
+    return report.exit_code
+
+
+def _preview(config: RunConfig) -> int:
+    from bulkgrok.engine import preview  # noqa: PLC0415 - help must not wait for it
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        requests = runner.run(preview(config, config.preview or 0))
+    for request in requests:
+        write_out(json.dumps(request, ensure_ascii=False))
+    return 0
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where it is installed, else None for the standard one."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, int]:
+    from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        engine = Engine(config, events=log)
+        report = runner.run(_drive(engine, display))
+        return report, engine.progress.requests
+
+
+async def _drive(engine: Engine, display: Display) -> Report:
+    """Run the engine with signals and a display attached."""
+    stop = Stopping(engine, display)
+    stop.attach(asyncio.get_running_loop())
+    ticker = asyncio.create_task(_tick(engine, display))
+    try:
+        return await engine.run()
+    finally:
+        ticker.cancel()
+        await asyncio.gather(ticker, return_exceptions=True)
+        stop.detach()
+
+
+async def _tick(engine: Engine, display: Display) -> None:
+    while True:
+        display.update(engine.progress)
+        await asyncio.sleep(TICK_S)
+
+
+class Stopping:
+    """What signals do: the first drains, the second stops at once."""
+
+    def __init__(self, engine: Engine, display: Display) -> None:
+        self._engine = engine
+        self._display = display
+        self._asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._attached: list[tuple[int, Callable[[int, FrameType | None], Any] | int | None]] = []
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen. A hang-up counts as SIGTERM, unless it is ignored (nohup)."""
+        self._loop = loop
+        codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            codes[signal.SIGHUP] = 143
+        for number, code in codes.items():
+            self._attached.append((number, signal.getsignal(number)))
+            loop.add_signal_handler(number, self._on_signal, number, code)
+
+    def detach(self) -> None:
+        """Stop listening."""
+        for number, before in self._attached:
+            if self._loop is not None:
+                self._loop.remove_signal_handler(number)
+            signal.signal(number, before if before is not None else signal.SIG_DFL)
+        self._attached.clear()
+
+    def _on_signal(self, number: int, code: int) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if self._asked:
+            self._display.message(f"{name} again: stopping at once.")
+            self._engine.abort()
+            return
+        self._asked = True
+        self._engine.drain(code)
+        self._display.message(f"{name}: {draining(self._engine.progress)}")
+
+
+def draining(progress: Progress) -> str:
+    """Return what a drain waits for, and what a second signal would do."""
+    parts = ["nothing new is sent"]
+    if progress.in_flight:
+        parts.append(f"waiting for {noun(progress.in_flight, 'request')} in flight")
+    if progress.downloads:
+        parts.append(f"waiting for {noun(progress.downloads, 'download')}")
+    if progress.outstanding:
+        waits = f"{noun(progress.outstanding, 'accepted request')} can be fetched after a restart"
+        if progress.next_deadline_at is not None:
+            waits += f" until {_clock(progress.next_deadline_at)}"
+        parts.append(waits)
+    return "; ".join(parts) + ". Once more stops at once, and what is in flight may be paid and lost."
+
+
+def _clock(at: float) -> str:
+    import time  # noqa: PLC0415 - only here
+
+    left = max(at - time.time(), 0)
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(at))} (in {duration(left)})"
