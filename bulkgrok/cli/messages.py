@@ -91,15 +91,21 @@ def unwrap(error: BaseException) -> BaseException:
 
 
 def say_crash(error: BaseException, *, log: Path | None, redact: Redaction | None = None) -> None:
-    """Tell of an unexpected error: what, where its traceback is, and that the run can be resumed."""
+    """Tell of an unexpected error: what, where its traceback is, and that nothing received is lost.
+
+    Args:
+        error: The error.
+        log: The log that holds its traceback; None keeps it in a file of its own.
+        redact: What takes secrets out of the text.
+    """
     hide = redact or Redaction()
     where = log or _spill(hide("".join(traceback.format_exception(error))))
     what = printable(hide(f"{type(error).__name__}: {error}"), limit=300)
     say(f"bulkgrok: an unexpected error, which is a bug of bulkgrok: {what}")
     if where is not None:
         say(f"  details: {printable(where)}")
-    say("  Answers that were received are kept; nothing is paid again for them.")
-    say(f"  next: {again()}   (continues where it stopped)")
+    say("  Answers that were received are in the checkpoint; none is lost or paid again.")
+    say(f"  next: {again()}   (a run continues where it stopped)")
 
 
 def _spill(trace: str) -> Path | None:

@@ -79,6 +79,7 @@ def _load(
         for flag, value in layer:
             values[flag.field] = {**values.get(flag.field, {}), **value} if flag.many else value
     values.pop("config", None)
+    values["input"] = _input(source)
     warnings = [*_strange_variables(environ)]
     key_file = values.pop("api_key_file", None)
     if values.get("simulate"):
@@ -89,7 +90,7 @@ def _load(
         values["api_key"] = api_key
     elif not values.get("preview"):
         values["api_key"] = _key(key_file, environ, warnings)
-    return RunConfig(input=_input(source), warnings=tuple(warnings), **values)
+    return RunConfig(warnings=tuple(warnings), **values)
 
 
 def _unknown(problem: str, name: str) -> UsageError:
