@@ -7,6 +7,7 @@ No global logging is configured: the logger is this object's own.
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections import deque
@@ -89,7 +90,11 @@ class EventLog:
 
     def _render(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         line = {"at": event.pop("timestamp"), "level": method, "event": event.pop("event"), **event}
-        return self._redact(orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS).decode())
+        try:
+            text = orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # integers beyond 64 bits, surrogates, nesting without end
+            text = json.dumps({ascii(key)[1:-1]: ascii(value) for key, value in line.items()})
+        return self._redact(text)
 
     def _write_line(self, line: str) -> None:
         data = line.encode(errors="backslashreplace") + b"\n"

@@ -17,6 +17,7 @@ from bulkgrok.telemetry.pace import Pace
 from bulkgrok.telemetry.wording import count, duration, money, printable, rate
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
@@ -169,9 +170,7 @@ class RichDisplay:
     """A bar with figures, redrawn at most four times a second."""
 
     def __init__(self, stream: TextIO, *, color: bool = True, monotonic: Monotonic = time.monotonic) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 40 ms that only a terminal needs
-
-        self._console = Console(file=stream, no_color=not color, highlight=False, soft_wrap=False)
+        self._console = _console(stream, color=color)
         self._monotonic = monotonic
         self._pace = Pace()
         self._due = 0.0
@@ -237,6 +236,19 @@ class RichDisplay:
         if progress.note:
             outer.add_row(Text(printable(progress.note, limit=max(width, 20)), style="yellow"))
         return outer
+
+
+def _console(stream: TextIO, *, color: bool) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - 40 ms that only a terminal needs
+
+    class Patient(Console):
+        """rich ends the process when its terminal hangs up; a run must go on."""
+
+        def on_broken_pipe(self) -> None:
+            """Leave it to the caller."""
+            raise BrokenPipeError
+
+    return Patient(file=stream, no_color=not color, highlight=False)
 
 
 def headline(progress: Progress, pace: Pace) -> str:

@@ -51,7 +51,7 @@ def money(usd: float) -> str:
     """Return dollars with as many digits as tell something."""
     if usd == 0 or abs(usd) >= 1:
         return f"${usd:,.2f}"
-    return f"${usd:.4f}" if abs(usd) >= 0.0001 else f"${usd:.2g}"
+    return f"${usd:.4f}" if abs(usd) >= 0.001 else f"${usd:.8f}".rstrip("0")
 
 
 def rate(per_second: float) -> str:
