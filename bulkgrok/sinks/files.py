@@ -231,6 +231,7 @@ class Draft:
         self.size = 0
         self._temporary = temporary(self.path)
         self._digest = hashlib.sha256()
+        self._discarded = False
         make_folder(self.path.parent)
         self._clear_leftover()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -251,15 +252,16 @@ class Draft:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Whether the file was let go."""
         return self._fd < 0
 
     def write(self, data: bytes) -> int:
-        """Append bytes; return how many."""
-        write_all(self._fd, data)
-        self._digest.update(data)
+        """Append bytes; return how many. After `discard` they vanish: a writer may still want to end its file."""
         n = memoryview(data).nbytes
-        self.size += n
+        if not self._discarded:
+            write_all(self._fd, data)
+            self._digest.update(data)
+            self.size += n
         return n
 
     def flush(self) -> None:
@@ -285,6 +287,7 @@ class Draft:
 
     def discard(self) -> None:
         """Remove the temporary file; harmless after `publish`."""
+        self._discarded = True
         if not self.closed:
             with suppress(OSError):
                 self._temporary.unlink()

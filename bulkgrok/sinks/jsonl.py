@@ -19,6 +19,8 @@ from bulkgrok.core.failpoints import hit
 from bulkgrok.core.model import Decoded, Position, Settled
 from bulkgrok.sinks import files, line, ownership
 
+_MEDDLED = "it was replaced or changed by someone else during the run"
+
 
 class JsonlSink:
     """Append results to one file.
@@ -88,11 +90,17 @@ class JsonlSink:
         return self._final
 
     def write(self, outcomes: Sequence[Settled]) -> None:
-        """Append lines; a failed write leaves no part of them where the disk allows it."""
+        """Append lines; a failed write leaves no part of them where the disk allows it.
+
+        Raises:
+            StorageFailed: The disk refused, or somebody else wrote to the file since the last write.
+        """
         if not outcomes:
             return
         data = line.render_all(outcomes, simulated=self._simulated)
         with files.storing(self._path):
+            if os.fstat(self._fd).st_size != self._offset:
+                raise files.failed(self._path, _MEDDLED)
             try:
                 files.write_all(self._fd, data)
             except OSError:
@@ -125,7 +133,7 @@ class JsonlSink:
         with files.storing(self._path):
             found = self._path.stat()
             if not files.same_file(found, position.state) or found.st_size != self._offset:
-                raise files.failed(self._path, "it was replaced or changed by someone else during the run")
+                raise files.failed(self._path, _MEDDLED)
         return position
 
     def close(self) -> None:

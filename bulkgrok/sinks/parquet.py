@@ -116,10 +116,9 @@ class ParquetSink:
 
     def close(self) -> None:
         """Drop what is not in place."""
-        self._groups = None
         if self._draft is not None:
             self._draft.discard()
-            self._draft = None
+        self._groups = self._draft = None
 
 
 class ParquetParts(PartsSink):

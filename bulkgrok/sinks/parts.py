@@ -185,11 +185,10 @@ class PartsSink(ABC):
 
     def close(self) -> None:
         """Drop what is in no closed part."""
-        self._inside = None
-        self._quota.clear()
         if self._draft is not None:
             self._draft.discard()
-            self._draft = None
+        self._inside = self._draft = None
+        self._quota.clear()
         fd, self._lock = self._lock, -1
         if fd >= 0:
             os.close(fd)

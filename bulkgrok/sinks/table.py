@@ -50,6 +50,7 @@ _REPETITIVE = ["kind", "mode", "model", "finish_reason"]
 _MEASURED = ["row", "cost_usd", "submitted_at", "completed_at"]
 _ROWS_A_GROUP = 10_000
 _BYTES_A_GROUP = 16 << 20
+_NAMES_AMISS = 1  # a damaged footer may misspell one
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 
@@ -75,6 +76,7 @@ class RowGroups:
                 compression="zstd",
                 use_dictionary=_REPETITIVE,
                 write_statistics=_MEASURED,
+                write_page_checksum=True,
             )
 
     def add(self, outcomes: Sequence[Settled]) -> None:
@@ -165,16 +167,16 @@ def first_line(path: Path) -> bytes | None:
     """Return the first row of a table file as a line of the results file: b"" without rows, None when not our schema.
 
     Raises:
-        ValueError: It is no readable Parquet file.
+        ValueError: It is no readable Parquet file, or its pages do not add up to their checksums.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            if file.schema_arrow.names != SCHEMA.names:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if len(set(SCHEMA.names) - set(file.schema_arrow.names)) > _NAMES_AMISS:
                 return None
             batch = next(file.iter_batches(batch_size=1), None)
             rows = [] if batch is None else batch.slice(0, 1).to_pylist()
         return render(_settled(rows[0]), simulated=False) if rows else b""
-    except (pa.ArrowException, OSError, TypeError, AttributeError) as error:
+    except (pa.ArrowException, OSError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -1,0 +1,80 @@
+"""The shape of a line, key by key."""
+
+import json
+
+import pytest
+
+from bulkgrok.core.model import Asset, Code, Mode, RowError, Settled
+from bulkgrok.sinks import line
+
+SUCCESS = Settled(
+    seq=3,
+    row=17,
+    line=18,
+    custom_id="q-17",
+    kind="chat",
+    mode=Mode.DEFERRED,
+    model="grok-4.3",
+    attempts=1,
+    submitted_at=1_790_000_000.1,
+    completed_at=1_790_000_003.3,
+    request_id="r-1",
+    status_code=200,
+    body=b'{"id": "x", "n": 1.0}',
+    cost_usd=0.00012,
+    usage=b'{"total_tokens":135}',
+    assets=(Asset(url="https://v/1", path="media/17.mp4", bytes=1, sha256="ab"),),
+)
+FAILURE = Settled(
+    seq=0,
+    row=2,
+    line=3,
+    custom_id="2",
+    kind="chat",
+    mode=Mode.DIRECT,
+    model="grok-4.3",
+    attempts=0,
+    submitted_at=None,
+    completed_at=None,
+    request_id=None,
+    status_code=None,
+    body=None,
+    cost_usd=None,
+    usage=None,
+    error=RowError(code=Code.INVALID_ROW, message="line 3: no prompt", line=3),
+)
+
+
+def test_a_success_is_exactly_the_documented_line():
+    assert line.render(SUCCESS, simulated=False) == (
+        b'{"custom_id":"q-17","row":17,"response":{"status_code":200,"request_id":"r-1","body":{"id": "x", "n": 1.0}},'
+        b'"error":null,"bulkgrok":{"kind":"chat","mode":"deferred","model":"grok-4.3","attempts":1,'
+        b'"submitted_at":1790000000.1,"completed_at":1790000003.3,"latency_s":3.2,"cost_usd":0.00012,'
+        b'"usage":{"total_tokens":135},'
+        b'"assets":[{"path":"media/17.mp4","bytes":1,"sha256":"ab","url":"https://v/1"}]}}'
+    )
+
+
+def test_a_row_that_was_never_sent_has_no_response():
+    assert line.render(FAILURE, simulated=False) == (
+        b'{"custom_id":"2","row":2,"response":null,"error":{"code":"invalid_row","message":"line 3: no prompt",'
+        b'"status_code":null,"retryable":false,"line":3},"bulkgrok":{"kind":"chat","mode":"direct","model":"grok-4.3",'
+        b'"attempts":0,"submitted_at":null,"completed_at":null,"latency_s":null,"cost_usd":null,"usage":null,"assets":[]}}'
+    )
+
+
+@pytest.mark.parametrize("settled", [SUCCESS, FAILURE])
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_dict_is_the_parsed_line_in_the_same_order(settled, simulated):
+    text = json.dumps(json.loads(line.render(settled, simulated=simulated)))
+    assert json.dumps(line.as_dict(settled, simulated=simulated)) == text
+
+
+def test_only_simulated_rows_say_so():
+    assert json.loads(line.render(SUCCESS, simulated=True))["bulkgrok"]["simulated"] is True
+    assert "simulated" not in json.loads(line.render(SUCCESS, simulated=False))["bulkgrok"]
+
+
+def test_lines_end_with_a_newline_each_and_none_is_nothing():
+    assert line.render_all([], simulated=False) == b""
+    assert line.render_all([SUCCESS, FAILURE], simulated=False).count(b"\n") == 2
