@@ -1,0 +1,208 @@
+"""Chat completions: what may be asked, what it costs at most, how the answer reads.
+
+Law: pure. Only what is documented to fail is refused beforehand; everything else is the API's to judge. An answer is a
+JSON object with at least one choice that holds a message; whatever else is missing or odd is read as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from bulkgrok.core.errors import InvalidRow
+from bulkgrok.core.model import Answer, Decoded, JsonObject, Reply, RequestId
+from bulkgrok.kinds import sse
+from bulkgrok.kinds.jsonread import loads, mended_text
+from bulkgrok.kinds.prices import Prices
+from bulkgrok.kinds.replies import count, job_failed, text_or_none, ticks_of, unreadable, usage_of
+
+DEFAULT_MODEL: Final = "grok-4.3"
+
+#: `max_completion_tokens` where the request names none (the API's own default).
+_DEFAULT_COMPLETION_TOKENS: Final = 128_000
+#: What an answer takes of the token limit where the request names no maximum; corrected by what answers really take.
+_USUAL_COMPLETION_TOKENS: Final = 1_024
+#: Tokens the API adds to a prompt unseen: up to about 700 were observed.
+_HIDDEN_PROMPT_TOKENS: Final = 700
+_IMAGE_TOKENS: Final = 1_792
+_IMAGE_DATA: Final = re.compile(rb"data:[a-z]+/[a-zA-Z0-9.+-]+;base64,[A-Za-z0-9+/=\\]*")
+_DOCUMENT_PARTS: Final = frozenset({"file", "input_file", "document"})
+_DOCUMENT_TOOLS: Final = frozenset({"file_search", "document_search", "attachment_search", "collections_search"})
+
+
+class Chat:
+    """`POST /chat/completions`, direct or deferred."""
+
+    name: Final = "chat"
+    submit_path: Final = "/chat/completions"
+    once_only: Final = True
+    default_model: Final = DEFAULT_MODEL
+
+    def result_path(self, request_id: RequestId) -> str:
+        """Return where to redeem a deferred completion; that consumes it."""
+        return f"/chat/deferred-completion/{quote(request_id, safe='')}"
+
+    def prepare(self, fields: JsonObject) -> JsonObject:
+        """Check a request body and return it.
+
+        Raises:
+            InvalidRow: It cannot be sent; the message names field, value and limit.
+        """
+        check_messages(fields.get("messages"))
+        check_n(fields)
+        return fields
+
+    def estimate_tokens(self, body: JsonObject, encoded: bytes) -> int:
+        """Return about how many tokens count against the token limit: prompt plus what may be generated."""
+        generated = _completion_limit(body) or _USUAL_COMPLETION_TOKENS
+        return _prompt_bytes(encoded)[0] // 4 + _prompt_bytes(encoded)[1] + 16 + _n(body) * generated
+
+    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float:
+        """Return what the request costs at most, as far as can be told; 0.0 for a model without a price.
+
+        Reasoning is not bounded by any field of the request, so a long chain of thought may cost more.
+        """
+        price = prices.of_chat(model)
+        if price is None:
+            return 0.0
+        size, images = _prompt_bytes(encoded)
+        prompt = size // 3 + images + _HIDDEN_PROMPT_TOKENS
+        limit = _completion_limit(body)
+        completion = _n(body) * (_DEFAULT_COMPLETION_TOKENS if limit is None else limit)
+        priority = body.get("service_tier") in {"priority", "fast"}
+        return prices.tokens_usd(price, (prompt, completion, 0, 0), priority=priority)
+
+    def unstream(self, reply: Reply) -> Reply:
+        """Put a streamed reply together; see `sse.assemble`."""
+        return sse.assemble(reply)
+
+    def decode(self, raw: bytes) -> Decoded:
+        """Read the body of a complete 200. Never raises."""
+        try:
+            body = loads(raw)
+        except ValueError as error:
+            return unreadable(f"the reply is not JSON: {str(error)[:200]}")
+        if not isinstance(body, dict):
+            return unreadable(f"the reply is a JSON {type(body).__name__}, not the object of a chat completion")
+        choices = body.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        if isinstance(first, dict):
+            message = first.get("message")
+            if isinstance(message, dict) or isinstance(first.get("text"), str):
+                return _answer(body, first, message if isinstance(message, dict) else {"content": first["text"]})
+        if body.get("error") or (body.get("code") and body.get("message")):
+            return job_failed(body, raw)
+        return unreadable("the reply is no chat completion: it has no choice with a message")
+
+
+def _answer(body: JsonObject, choice: JsonObject, message: JsonObject) -> Answer:
+    usage = usage_of(body)
+    details = (usage or {}).get("completion_tokens_details"), (usage or {}).get("prompt_tokens_details")
+    return Answer(
+        model=text_or_none(body.get("model")),
+        usage=usage,
+        ticks=ticks_of(usage),
+        tokens=(
+            count(usage, "prompt_tokens"),
+            count(usage, "completion_tokens"),
+            count(details[0], "reasoning_tokens"),
+            count(details[1], "cached_tokens"),
+        ),
+        content=_text(message.get("content")),
+        reasoning=_text(message.get("reasoning_content")),
+        finish_reason=text_or_none(choice.get("finish_reason")),
+        service_tier=text_or_none(body.get("service_tier")),
+    )
+
+
+def _text(content: object) -> str | None:
+    """Return a message's text: as it is, or the text of its parts joined."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        content = "".join(texts) if texts else None
+    return mended_text(content) if isinstance(content, str) else None
+
+
+def check_messages(messages: object) -> None:
+    """Refuse messages that are no conversation.
+
+    Raises:
+        InvalidRow: Not a non-empty list of objects.
+    """
+    if not isinstance(messages, list) or not messages:
+        msg = f"messages must be a non-empty list of objects, not {_shown(messages)}"
+        raise InvalidRow(msg)
+    for position, message in enumerate(messages):
+        if not isinstance(message, dict) or not message:
+            msg = f"messages[{position}] must be an object with role and content, not {_shown(message)}"
+            raise InvalidRow(msg)
+        content = message.get("content")
+        if not isinstance(content, str | list | dict | None):
+            msg = f"messages[{position}].content must be a string or a list of parts, not {_shown(content)}"
+            raise InvalidRow(msg)
+
+
+def check_n(body: JsonObject) -> None:
+    """Refuse several answers of a request that searches documents.
+
+    Raises:
+        InvalidRow: `n` is more than 1 and a file is attached or a tool searches documents.
+    """
+    if _n(body) > 1 and (where := _document_search(body)):
+        msg = (
+            f"n is {body['n']}, and {where} makes the API search documents: such a request answers once (n = 1); "
+            "give the row several times instead"
+        )
+        raise InvalidRow(msg)
+
+
+def _document_search(body: JsonObject) -> str | None:
+    """Return what in a body makes the API search documents, None if nothing does."""
+    if body.get("file_ids"):
+        return "file_ids"
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        name = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(name, str) and name in _DOCUMENT_TOOLS:
+            return f"the tool {name}"
+    messages = body.get("messages")
+    for position, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and (part.get("type") in _DOCUMENT_PARTS or part.get("file_id")):
+                return f"the file in messages[{position}]"
+    return None
+
+
+def _n(body: JsonObject) -> int:
+    found = body.get("n")
+    if isinstance(found, str) and found.isdecimal() and len(found) < 9:
+        found = int(found)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 1 <= found <= 10**6:
+        return 1
+    return int(found)
+
+
+def _completion_limit(body: JsonObject) -> int | None:
+    for key in ("max_completion_tokens", "max_tokens"):
+        found = body.get(key)
+        if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < 10**9:
+            return int(found)
+    return None
+
+
+def _prompt_bytes(encoded: bytes) -> tuple[int, int]:
+    """Return the size of a body without its images in bytes, and the tokens of the images."""
+    if b"image" not in encoded:
+        return len(encoded), 0
+    embedded = sum(len(match.group()) for match in _IMAGE_DATA.finditer(encoded)) if b";base64," in encoded else 0
+    return len(encoded) - embedded, encoded.count(b'"image_url":') * _IMAGE_TOKENS
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str | int | float | None):
+        text = repr(value)
+        return text if len(text) <= 80 else text[:77] + "..."
+    return "an empty " + type(value).__name__ if not value else f"a {type(value).__name__}"
