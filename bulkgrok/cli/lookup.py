@@ -59,8 +59,8 @@ def find_run(run: str) -> FoundRun:
         UsageError: There is no run there.
     """
     if "://" in run:
-        msg = f"{run} is an address; runs in a shared checkpoint arrive with a later version."
-        raise UsageError(msg)
+        msg = f"{run.partition('://')[0]}:// is an address; runs in a shared checkpoint arrive with a later version."
+        raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
     path = Path(os.path.abspath(run))  # noqa: PTH100 - as the run itself names its files
     if path.is_file() and _is_sqlite(path):
         return _found(path.parent, path)
