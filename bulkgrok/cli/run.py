@@ -143,7 +143,7 @@ def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, in
     from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        engine = Engine(config, events=log)
+        engine = Engine(config, events=log, say=display.message)
         report = runner.run(_drive(engine, display))
         return report, engine.progress.requests
 

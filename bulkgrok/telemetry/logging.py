@@ -26,7 +26,7 @@ _PRIVATE: Final = frozenset(
     {"answer", "answers", "api_key", "body", "content", "key", "messages", "prompt", "raw", "reply", "system", "text"}
 )
 #: Events that happen once a row or oftener.
-_PER_ROW: Final = ("asset.", "download.", "http.", "item.", "job.", "poll.", "request.", "row.", "transport.")
+_PER_ROW: Final = ("asset.", "download.", "item.", "job.", "poll.", "request.", "result.", "row.", "transport.")
 _COSTLY: Final = ("in_doubt", "lost", "expired", "doubt", "ambiguous")
 _BAD: Final = ("failed", "crashed", "damaged", "stopped", "outage", "refused", "spilled", "broken")
 

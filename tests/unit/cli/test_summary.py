@@ -1,0 +1,65 @@
+"""The end of a run in words."""
+
+from bulkgrok.cli.run import draining
+from bulkgrok.cli.summary import summary_text
+from bulkgrok.core.model import Progress, Report
+
+
+def report(**changes):
+    usual = {
+        "run_id": "/d/in.results.jsonl", "rows": 100, "succeeded": 97, "failed": 3, "pending": 0, "outstanding": 0,
+        "failed_by_code": {"rejected": 2, "moderated": 1}, "in_doubt": 0, "lost": 0, "cost_usd": 0.25,
+        "tokens": {"prompt": 1200, "completion": 34, "reasoning": 0}, "output": "/d/in.results.jsonl",
+        "errors": "/d/in.errors.jsonl", "run_dir": "/d/in.bulkgrok", "duration_s": 10.0, "exit_code": 3,
+    }  # fmt: skip
+    return Report(**usual | changes)
+
+
+def test_the_summary_tells_rows_failures_by_code_tokens_dollars_pace_and_places():
+    shown = summary_text(report(), requests=105)
+    assert shown.splitlines()[0] == "Finished with failures: 100 of 100 rows in 10.0 s, 105 requests, 10.5/s"
+    for part in (
+        "3 (2 rejected, 1 moderated)",
+        "1,200 prompt, 34 completion",
+        "$0.2500",
+        "/d/in.results.jsonl",
+        "/d/in.errors.jsonl",
+        "/d/in.bulkgrok",
+    ):
+        assert part in shown
+
+
+def test_what_is_nought_is_left_out():
+    shown = summary_text(report(failed=0, succeeded=100, failed_by_code={}, exit_code=0), requests=0)
+    assert shown.startswith("Finished: 100 of 100 rows in 10.0 s\n")
+    for word in ("failed", "pending", "outstanding", "in doubt", "lost"):
+        assert word not in shown
+
+
+def test_an_interrupted_run_tells_what_waits():
+    shown = summary_text(
+        report(rows=None, pending=None, succeeded=5, failed=0, outstanding=1200, in_doubt=1, lost=2, exit_code=130),
+        requests=9,
+    )
+    assert shown.startswith("Interrupted: 5 rows in")
+    assert "1,200 accepted by the API" in shown
+    assert "1 request sent without a usable reply" in shown
+    assert "2 answers handed out" in shown
+
+
+def test_paths_with_escapes_reach_no_terminal():
+    assert "\x1b" not in summary_text(report(output="/d/\x1b[2J.jsonl"), requests=1)
+
+
+def test_a_drain_says_what_it_waits_for_and_what_a_second_signal_does():
+    told = draining(Progress(in_flight=3, outstanding=40, downloads=1, next_deadline_at=4e9))
+    for part in (
+        "nothing new is sent",
+        "3 requests in flight",
+        "1 download",
+        "40 accepted requests",
+        "until 20",
+        "Once more",
+    ):
+        assert part in told
+    assert draining(Progress()).startswith("nothing new is sent. ")
