@@ -426,6 +426,14 @@ class RowSet:
         byte = row >> 3
         return byte < len(self._bits) and bool(self._bits[byte] >> (row & 7) & 1)
 
+    def below(self, row: int) -> int:
+        """Return how many rows less than `row` are in the set."""
+        whole, rest = row >> 3, row & 7
+        count = int.from_bytes(self._bits[:whole], "little").bit_count()
+        if rest and whole < len(self._bits):
+            count += (self._bits[whole] & ((1 << rest) - 1)).bit_count()
+        return count
+
     def add(self, row: int) -> None:
         """Add a row; adding it twice is harmless."""
         byte, bit = row >> 3, 1 << (row & 7)

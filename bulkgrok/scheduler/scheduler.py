@@ -99,6 +99,17 @@ class Scheduler:
         return len(self._direct) + len(self._deferred)
 
     @property
+    def waiting(self) -> int:
+        """Requests in flight that are no probes: an outage does not end a run while one may still be answered."""
+        return self.in_flight - (self._probe is not None)
+
+    @property
+    def next_deadline_at(self) -> float | None:
+        """About when the first outstanding result expires, as UNIX seconds; None when none is outstanding."""
+        nearest = [heap[0][2].deadline_at for heap in (self._due, self._sleeping) if heap]
+        return min(nearest) if nearest else None
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is queued, waiting, outstanding or in flight."""
         return not (

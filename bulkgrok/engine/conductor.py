@@ -1,0 +1,291 @@
+"""Feeds rows to the scheduler, again and again until nothing is left to do.
+
+Law: what the checkpoint does not hold is pending; a row is encoded when it is about to be sent and forgotten when it is
+accepted. Rows that become pending later (lost results, failed jobs) are read from the input again, all together, when
+the first reading is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageError
+from bulkgrok.core.lifecycle import Fail
+from bulkgrok.core.model import BadRow, Code, Counts, Item, Mode, Progress, RawRow, RowError, RowSet, Work
+from bulkgrok.core.ports import Checkpoint, Encoder, Events, Store
+from bulkgrok.dispatch.account import Rejections, count_failure
+from bulkgrok.scheduler.scheduler import Scheduler
+from bulkgrok.telemetry.wording import printable
+
+_TEMPLATE_ROWS: Final = 20
+_NAMES_REMEMBERED: Final = 200_000
+
+
+class Source(Protocol):
+    """The input, as often as it is asked for."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        ...
+
+    def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:
+        """Yield all rows from the first; `again` tells that they were all read before."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """What the checkpoint knew when the run began."""
+
+    taken: RowSet
+    waiting: dict[int, Counts]
+    rebound: bool
+    rows: int | None
+    """n rows of the input, where it was read in whole before."""
+
+
+class Conductor:
+    """Reads, encodes and offers rows.
+
+    Args:
+        source: The input.
+        encoder: Turns raw rows into requests.
+        scheduler: Takes work.
+        checkpoint: Where bad rows are committed.
+        store: Read through the checkpoint.
+        rejections: Settled at the end of the input.
+        known: What need not be sent.
+        settling: How many rows are being settled outside the scheduler.
+        progress: Counts rows.
+        events: Told of what is unusual.
+        say: Told it in words.
+        prefetch: n rows encoded ahead.
+        limit: Only the first n rows, None for all.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each
+        self,
+        *,
+        source: Source,
+        encoder: Encoder,
+        scheduler: Scheduler,
+        checkpoint: Checkpoint,
+        store: Store,
+        rejections: Rejections,
+        known: Known,
+        settling: Callable[[], int],
+        progress: Progress,
+        events: Events,
+        say: Callable[[str], None],
+        prefetch: int,
+        limit: int | None,
+    ) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._scheduler = scheduler
+        self._checkpoint = checkpoint
+        self._store = store
+        self._rejections = rejections
+        self._known = known
+        self._progress = progress
+        self._events = events
+        self._settling = settling
+        self._say = say
+        self._prefetch = prefetch
+        self._limit = limit
+        self._again: set[int] = set()
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._templates_failed: list[BadRow] | None = []
+        self._names: set[int] | None = set()
+
+    @property
+    def settling(self) -> int:
+        """Rows being settled outside the scheduler."""
+        return self._settling()
+
+    def again(self, row: int) -> None:
+        """Note a row that became pending and must be read again."""
+        self._again.add(row)
+        self._changed.set()
+
+    def changed(self) -> None:
+        """Wake up: something was reported, settled or stopped."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Offer nothing more."""
+        self._stopped = True
+        self._changed.set()
+
+    async def conduct(self) -> BulkgrokError | None:
+        """Feed until every row has its outcome, or until stopped; return why the run must stop, if it must.
+
+        Raises:
+            InputError: The input breaks off in the middle; what was read before it is done and settled.
+            UsageError: A template failed on each of the first rows.
+            RunMismatch: A row read again is not the row that was sent.
+        """
+        broken: InputError | None = None
+        try:
+            if not self._all_known():
+                await self._first_reading()
+        except InputError as error:
+            broken = error
+        self._scheduler.exhausted()
+        stop = await self._until_dry()
+        self._scheduler.close()
+        if broken is not None:
+            raise broken
+        return stop
+
+    async def _until_dry(self) -> BulkgrokError | None:
+        while not self._stopped:
+            self._changed.clear()
+            if self._again:
+                rows, self._again = self._again, set()
+                await self._read_again(rows)
+            elif self._scheduler.idle and not self.settling:
+                return await self._rejections.finish()
+            else:
+                await self._changed.wait()
+        return None
+
+    def _all_known(self) -> bool:
+        """Whether the checkpoint has taken every row, so that the input need not be read."""
+        rows = self._known.rows
+        if rows is None:
+            return False
+        self._progress.rows = rows if self._limit is None else min(rows, self._limit)
+        return not self._known.waiting and len(self._known.taken) >= rows
+
+    async def _first_reading(self) -> None:
+        rows = 0
+        whole = True
+        async for chunk in self._source.chunks(again=False):
+            for raw in chunk:
+                if self._limit is not None and raw.row >= self._limit:
+                    whole = False
+                    break
+                rows = raw.row + 1
+                if raw.row not in self._known.taken:
+                    await self._admit(raw, self._known.waiting.get(raw.row))
+                if self._stopped:
+                    return
+            if not whole:
+                break
+        await self._end_of_input()
+        self._progress.rows = rows
+        if whole:
+            await self._checkpoint.call(self._store.note, "rows", rows)
+
+    async def _end_of_input(self) -> None:
+        """Settle rows on which the template failed; if it failed on every row, it is the template that is wrong."""
+        failed, self._templates_failed = self._templates_failed, None
+        if failed:
+            raise self._template_error(failed)
+
+    async def _read_again(self, rows: set[int]) -> None:
+        left = set(rows)
+        async for chunk in self._source.chunks(again=True):
+            for raw in chunk:
+                if raw.row in left:
+                    left.discard(raw.row)
+                    await self._admit(raw, await self._checkpoint.call(self._store.counts, raw.row))
+                if self._stopped:
+                    return
+            if not left:
+                return
+        if left:
+            raise self._other_row(min(left))
+
+    async def _admit(self, raw: RawRow, counts: Counts | None) -> None:
+        encoded = self._encoder.encode(raw)
+        if isinstance(encoded, BadRow):
+            await self._bad_row(encoded)
+            return
+        await self._templates_work()
+        if counts is not None and counts.posts and counts.digest != encoded.digest and not self._known.rebound:
+            raise self._other_row(raw.row)
+        self._note_name(encoded)
+        while self._scheduler.queued >= self._prefetch and not self._stopped:
+            self._changed.clear()
+            await self._changed.wait()
+        if counts is None:
+            work = Work(item=encoded)
+        else:
+            work = Work(
+                item=encoded,
+                posts=counts.posts,
+                attempts=counts.attempts,
+                doubts=counts.doubts,
+                losses=counts.losses,
+            )
+        self._scheduler.offer(work)
+
+    async def _bad_row(self, bad: BadRow) -> None:
+        if bad.template and self._templates_failed is not None:
+            self._templates_failed.append(bad)
+            if len(self._templates_failed) >= _TEMPLATE_ROWS:
+                raise self._template_error(self._templates_failed)
+            return
+        await self._commit_bad(bad)
+
+    async def _templates_work(self) -> None:
+        """Note that a row could be encoded: rows on which the template failed before are bad rows."""
+        if self._templates_failed is None:
+            return
+        failed, self._templates_failed = self._templates_failed, None
+        for bad in failed:
+            await self._commit_bad(bad)
+
+    async def _commit_bad(self, bad: BadRow) -> None:
+        fail = Fail(
+            row=bad.row,
+            at=0.0,
+            error=RowError(code=Code.INVALID_ROW, message=bad.message, line=bad.line),
+            custom_id=bad.custom_id,
+            kind="",
+            mode=Mode.DIRECT,
+            model="",
+            digest=bad.digest,
+            line=bad.line,
+        )
+        await self._checkpoint.commit(fail)
+        count_failure(self._progress, fail)
+        self._events("item.failed", row=bad.row, code=str(Code.INVALID_ROW), line=bad.line)
+
+    def _template_error(self, failed: list[BadRow]) -> UsageError:
+        which = f"each of the first {len(failed)} rows" if len(failed) > 1 else "the only row"
+        return UsageError(
+            f"The template failed on {which} of {self._source.name}: {failed[0].message} Nothing was sent.",
+            hint="Look at what would be sent with --preview 3.",
+        )
+
+    def _other_row(self, row: int) -> RunMismatch:
+        return RunMismatch(
+            f"{self._source.name}: row {row} is not the row that was sent before; the input has changed while it ran. "
+            "What was sent is in the checkpoint.",
+            hint="Put the old input back and type the command again, or start afresh with -o OTHER.jsonl",
+        )
+
+    def _note_name(self, item: Item) -> None:
+        """Warn once when a custom_id comes twice, among the first 200,000."""
+        if self._names is None or item.custom_id == str(item.row):
+            return
+        name = hash(item.custom_id)
+        if name in self._names:
+            self._events("input.duplicate_custom_id", row=item.row)
+            self._say(
+                f"note: custom_id {printable(item.custom_id)} of row {item.row} came before; duplicates are allowed, "
+                "and `row` tells them apart in the output."
+            )
+            self._names = None
+        elif len(self._names) < _NAMES_REMEMBERED:
+            self._names.add(name)
+        else:
+            self._names = None

@@ -1,0 +1,312 @@
+"""From a configuration to an open run: files found, lock held, checkpoint bound, outputs known to be ours.
+
+Law: everything that can be refused is refused here, before anything is sent, and leaves the disk as it was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from bulkgrok import kinds, readers
+from bulkgrok.checkpoint import Committer, open_store, read_store
+from bulkgrok.config import Places, RunConfig, places
+from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed
+from bulkgrok.core.model import BadRow, Fingerprint, Settled
+from bulkgrok.core.ports import Clock, Encoder, Offload, Sink, Store
+from bulkgrok.engine.binding import Wanted, bind, is_replaced
+from bulkgrok.engine.lock import RunLock
+from bulkgrok.engine.preview import encoder_of, prices_of
+from bulkgrok.engine.recovery import owned_by
+from bulkgrok.engine.source import FileSource, RowsSource
+from bulkgrok.kinds.prices import Prices
+from bulkgrok.sinks import open_sink
+from bulkgrok.sinks.errors import ErrorsFile
+from bulkgrok.sinks.line import render
+from bulkgrok.telemetry.wording import printable
+
+_ERRORS: Final = "errors"
+_SAMPLED: Final = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenRun:
+    """A run that may begin."""
+
+    places: Places
+    store: Store
+    committer: Committer
+    source: FileSource | RowsSource
+    encoder: Encoder
+    prices: Prices
+    sink: Sink
+    errors: ErrorsFile
+    rebound: bool
+    new: bool
+    """Whether the checkpoint was made just now."""
+
+
+class Opening:
+    """Opens runs.
+
+    Args:
+        config: What is asked.
+        stack: Closes what was opened, in reverse order.
+        offload: Runs blocking calls.
+        clock: For the time of a new run.
+        say: Tells the user something in words.
+        rows: Rows from the caller instead of a file.
+        sink: Where outcomes go instead of files, for such rows.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each
+        self,
+        *,
+        config: RunConfig,
+        stack: AsyncExitStack,
+        offload: Offload,
+        clock: Clock,
+        say: Callable[[str], None],
+        rows: AsyncIterable[Mapping[str, object]] | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self._config = config
+        self._stack = stack
+        self._offload = offload
+        self._clock = clock
+        self._say = say
+        self._rows = rows
+        self._places = places(config)
+        self._prices = prices_of(config)
+        self._encoder = encoder_of(config)
+        self._sink = sink or self._file_sink()
+        self._errors = ErrorsFile(self._places.errors, simulated=config.simulate)
+
+    def _file_sink(self) -> Sink:
+        return open_sink(
+            output=self._places.output,
+            folder=self._places.folder,
+            output_format=self._places.output_format,
+            simulated=self._config.simulate,
+            summarise=lambda kind, body: kinds.get(kind).decode(body),
+        )
+
+    async def open(self) -> OpenRun:
+        """Open the run.
+
+        Raises:
+            UsageError, InputError: Exit 2.
+            RunLocked, RunMismatch: Exit 6.
+            StorageFailed: Exit 8.
+        """
+        found = self._places
+        new = not found.checkpoint.exists()
+        if self._rows is None and self._config.input != "-":
+            await self._offload(self._look_at_input)
+        if new:
+            self._check_outputs(None)
+        await self._offload(self._make_run_dir)
+        lock = RunLock(found.run_dir)
+        self._stack.callback(lock.release)
+        source, fingerprint = await self._find_input()
+        wanted = Wanted(
+            config=self._config,
+            places=found,
+            input_name=source.name,
+            fingerprint=fingerprint,
+            at=self._clock.wall(),
+        )
+        store, committer = await self._open_checkpoint(wanted)
+        rebound = await committer.call(self._bind, store, wanted)
+        if self._config.strict and isinstance(source, FileSource):
+            await self._offload(self._refuse_bad_rows, source.path)
+        await committer.call(self._check_outputs, store)
+        if new and fingerprint is not None:
+            await self._offload(self._mention_others, wanted)
+        return OpenRun(
+            places=found,
+            store=store,
+            committer=committer,
+            source=source,
+            encoder=self._encoder,
+            prices=self._prices,
+            sink=self._sink,
+            errors=self._errors,
+            rebound=rebound,
+            new=new,
+        )
+
+    # The input
+
+    def _look_at_input(self) -> None:
+        """Refuse an input that is none before anything is made on disk."""
+        readers.open_reader(Path(self._config.input), columns=self._columns())
+
+    def _columns(self) -> frozenset[str] | None:
+        return getattr(self._encoder, "columns", None)
+
+    async def _find_input(self) -> tuple[FileSource | RowsSource, Fingerprint | None]:
+        if self._rows is not None:
+            return RowsSource(rows=self._rows, run_dir=self._places.run_dir, offload=self._offload), None
+        path = Path(self._config.input)
+        name = self._config.input
+        if name == "-":
+            path = await self._offload(readers.spool_stdin, sys.stdin.buffer, self._places.run_dir)
+            name = "standard input"
+        source = FileSource(
+            path=path,
+            name=name,
+            open_reader=lambda: readers.open_reader(path, columns=self._columns()),
+            stamp=readers.stamp,
+            offload=self._offload,
+        )
+        return source, await self._offload(readers.fingerprint, path)
+
+    def _refuse_bad_rows(self, path: Path) -> None:
+        """Read the whole input once and refuse it if any row is bad (`--strict`)."""
+        bad: list[BadRow] = []
+        for chunk in readers.open_reader(path, columns=self._columns()).chunks():
+            for raw in chunk:
+                if self._config.limit is not None and raw.row >= self._config.limit:
+                    break
+                encoded = self._encoder.encode(raw)
+                if isinstance(encoded, BadRow):
+                    bad.append(encoded)
+            if len(bad) >= _SAMPLED:
+                break
+        if not bad:
+            return
+        shown = "\n".join(
+            f"  {'line ' + str(row.line) if row.line else 'row ' + str(row.row)}: {printable(row.message)}"
+            for row in bad[:_SAMPLED]
+        )
+        msg = f"{path} has bad rows, and --strict refuses it. Nothing was sent.\n{shown}"
+        raise InputError(msg, hint="Mend these rows, or leave --strict away: they then go to the errors file.")
+
+    # The run directory and the checkpoint
+
+    def _make_run_dir(self) -> None:
+        run_dir = self._places.run_dir
+        try:
+            run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._places.checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (run_dir, run_dir.parent):
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            msg = f"The run directory {run_dir} cannot be made: {error.strerror}. Nothing was sent."
+            raise StorageFailed(msg, hint="Choose another place: --run-dir PATH") from error
+
+    async def _open_checkpoint(self, wanted: Wanted) -> tuple[Store, Committer]:
+        store, committer = await self._start()
+        if await committer.call(is_replaced, store, wanted):
+            assets = await committer.call(self._asset_paths, store)
+            await committer.close()
+            self._say(f"The simulated run in {self._places.run_dir} held nothing paid; this run replaces it.")
+            await self._offload(self._remove_simulated, assets)
+            store, committer = await self._start()
+        self._stack.push_async_callback(committer.close)
+        return store, committer
+
+    async def _start(self) -> tuple[Store, Committer]:
+        store = open_store(self._places.checkpoint)
+        committer = Committer(store)
+        await committer.start()
+        return store, committer
+
+    def _bind(self, store: Store, wanted: Wanted) -> bool:
+        try:
+            return bind(store, wanted)
+        except RunMismatch as error:
+            found = store.identity()
+            if found is not None and wanted.fingerprint != found.input and wanted.input_name == found.input_name:
+                error.message += self._first_difference(store, Path(self._config.input))
+                error.args = (error.message,)
+            raise
+
+    def _first_difference(self, store: Store, path: Path) -> str:
+        """Name the first row that is not the one that was begun."""
+        with contextlib.suppress(BulkgrokError):
+            for chunk in readers.open_reader(path, columns=self._columns()).chunks():
+                for raw in chunk:
+                    try:
+                        counts = store.counts(raw.row)
+                    except KeyError:
+                        continue
+                    if counts.digest != self._encoder.encode(raw).digest:
+                        where = f"line {raw.line}" if raw.line is not None else f"row {raw.row}"
+                        return f" The first row that differs: {where}."
+        return ""
+
+    def _asset_paths(self, store: Store) -> list[Path]:
+        base, after, found = self._places.asset_base, 0, list[Path]()
+        while batch := store.outbox(after, 1_000):
+            after = batch[-1].seq
+            found += [base / asset.path for settled in batch for asset in settled.assets if asset.path]
+        return found
+
+    def _remove_simulated(self, assets: list[Path]) -> None:
+        found = self._places
+        run_dir = found.run_dir
+        name = found.checkpoint.name
+        doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+        doomed += [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
+        if found.folder and found.output.is_dir():
+            doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]
+        elif not found.folder:
+            doomed.append(found.output)
+        for path in doomed:
+            path.unlink(missing_ok=True)
+
+    # The outputs
+
+    def _check_outputs(self, store: Store | None) -> None:
+        """Refuse places that hold what this run did not write."""
+        if store is None:
+            self._sink.check(None, lambda _: False)
+            self._errors.check(None, lambda _: False)
+            return
+
+        def row_of(line: bytes) -> int | None:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                value = orjson.loads(line)
+                row = value.get("row") if isinstance(value, dict) else None
+                return row if isinstance(row, int) else None
+            return None
+
+        def rendered(settled: Settled) -> bytes:
+            return render(settled, simulated=self._config.simulate)
+
+        owned = owned_by(store, rendered, row_of)
+        self._sink.check(store.position(self._sink.name), owned)
+        self._errors.check(store.position(_ERRORS), owned)
+
+    def _mention_others(self, wanted: Wanted) -> None:
+        """Tell of a run beside this one that holds answers to the same requests."""
+        for run_dir in sorted(wanted.places.run_dir.parent.glob("*.bulkgrok"))[:100]:
+            if run_dir == wanted.places.run_dir or not (run_dir / "checkpoint.db").exists():
+                continue
+            with contextlib.suppress(BulkgrokError, OSError):
+                other = read_store(run_dir / "checkpoint.db")
+                try:
+                    found, totals = other.identity(), other.totals()
+                finally:
+                    other.close()
+                same = found is not None and found.input == wanted.fingerprint and found.settings == wanted.settings
+                if same and found is not None and found.endpoint == wanted.endpoint and totals.succeeded:
+                    self._say(
+                        f"note: {run_dir} already holds {totals.succeeded:,} answers to these requests. To write them "
+                        f"again at no cost: bulkgrok run {printable(wanted.input_name)} --run-dir {run_dir} "
+                        f"-o {wanted.places.output}"
+                    )

@@ -1,0 +1,415 @@
+"""One run, from its first look at the disk to its report.
+
+Order at the start: configuration, lock, input, checkpoint, outputs; only when all of these agree is anything sent.
+Order at the end: workers, downloads, sinks, errors file, checkpoint, lock. A stop drains: what is in flight is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from bulkgrok.config import Places, RunConfig, places
+from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, UsageError
+from bulkgrok.core.model import Progress, Report, Settled, Totals
+from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
+from bulkgrok.core.ports import Clock, Events, Sink, Store
+from bulkgrok.core.retry import RowPolicy
+from bulkgrok.dispatch.account import Standing
+from bulkgrok.engine.opening import Opening, OpenRun
+from bulkgrok.engine.projector import Projector
+from bulkgrok.engine.recovery import recover, retry_failed
+from bulkgrok.engine.stages import Building, Stages
+from bulkgrok.engine.status import write_status
+from bulkgrok.telemetry.wording import duration
+
+_TICK_S: Final = 0.25
+_STATUS_TICKS: Final = 8
+_ERRORS: Final = "errors"
+
+
+class SystemClock:
+    """The machine's wall clock and the running loop's monotonic one."""
+
+    def wall(self) -> float:
+        """UNIX seconds."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds on the loop's clock."""
+        return asyncio.get_running_loop().time()
+
+
+def _silent(_: str) -> None:
+    """Say nothing: the library does not print."""
+
+
+class Engine:
+    """Runs one configuration once.
+
+    Args:
+        config: What to do.
+        events: Told what happens, for the log.
+        say: Told, in words, what a user should know at once.
+        rows: Rows from the caller in place of the input file.
+        sink: Where outcomes go in place of the output file.
+        failures: Given the rows that are failed, whenever their number changes.
+        clock: Both clocks.
+        chance: Jitter comes from it.
+    """
+
+    def __init__(  # noqa: PLR0913 - the seams of a whole run
+        self,
+        config: RunConfig,
+        *,
+        events: Events,
+        say: Callable[[str], None] | None = None,
+        rows: AsyncIterable[Mapping[str, object]] | None = None,
+        sink: Sink | None = None,
+        failures: Callable[[Sequence[Settled]], None] | None = None,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self.progress = Progress()
+        self.stages: Stages | None = None
+        self._events = events
+        self._say = say or _silent
+        self._rows = rows
+        self._sink = sink
+        self._failures = failures
+        self._failures_given = 0
+        self._clock = clock or SystemClock()
+        self._chance = chance or random.Random()  # noqa: S311 - jitter, not secrets
+        self._places = places(config)
+        self._drained: int | None = None
+        self._error: BulkgrokError | None = None
+        self._crash: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._aborted = False
+
+    @property
+    def places(self) -> Places:
+        """Where the files of the run lie."""
+        return self._places
+
+    def drain(self, exit_code: int) -> None:
+        """Send nothing new, await what is in flight, then end with `exit_code` (130 or 143)."""
+        if self._drained is None:
+            self._drained = exit_code
+        self.progress.state = "draining"
+        self._halt()
+
+    def abort(self) -> None:
+        """Stop at once: requests in flight are given up and will be in doubt."""
+        self._aborted = True
+        if self._drained is None:
+            self._drained = 130
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> Report:
+        """Run to the end, or until drained or stopped, and report.
+
+        Returns:
+            The summary. If the API or a disk stopped the run, `stopped` holds the error and `exit_code` its code.
+
+        Raises:
+            UsageError, InputError: Exit 2; nothing was sent.
+            RunLocked, RunMismatch: Exit 6; nothing was sent.
+            StorageFailed: Exit 8; the run could not begin.
+        """
+        began = self._clock.monotonic()
+        self.progress.started_at = self._clock.wall()
+        async with AsyncExitStack() as stack:
+            opening = Opening(
+                config=self.config,
+                stack=stack,
+                offload=asyncio.to_thread,
+                clock=self._clock,
+                say=self._say,
+                rows=self._rows,
+                sink=self._sink,
+            )
+            opened = await opening.open()
+            self._task = asyncio.create_task(self._whole(opened, stack))
+            try:
+                await self._task
+            except asyncio.CancelledError:
+                if not self._aborted:
+                    raise
+            if self._crash is not None:
+                raise self._crash
+            if isinstance(self._error, UsageError) and self.progress.requests == 0:
+                raise self._error
+            report = await self._report(opened, self._clock.monotonic() - began)
+        self.progress.state = "finished"
+        write_status(opened.places.run_dir, progress=self.progress, report=report, at=self._clock.wall())
+        self._events("run.finished", exit_code=report.exit_code, succeeded=report.succeeded, failed=report.failed)
+        return report
+
+    # The run itself
+
+    async def _whole(self, opened: OpenRun, stack: AsyncExitStack) -> None:
+        policy = RowPolicy(
+            max_attempts=self.config.max_attempts,
+            resubmit_doubtful=self.config.on_ambiguous == "resubmit",
+            resubmit_lost=self.config.on_lost == "resubmit",
+        )
+        await self._recover(opened, policy)
+        building = Building(
+            opened,
+            config=self.config,
+            policy=policy,
+            clock=self._clock,
+            jitter=self._chance.random,
+            events=self._events,
+            say=self._say,
+            progress=self.progress,
+            stop=self._stop,
+        )
+        self.stages = stages = await building.build(stack)
+        projector = Projector(
+            store=opened.store, checkpoint=opened.committer, sink=opened.sink, offload=asyncio.to_thread
+        )
+        stack.push_async_callback(asyncio.to_thread, opened.sink.close)
+        await projector.restore()
+        self.progress.state = "running" if self._drained is None else "draining"
+        await self._work_until_done(opened, stages, projector)
+        await self._conclude(opened, projector)
+
+    async def _recover(self, opened: OpenRun, policy: RowPolicy) -> None:
+        """Do with every row what its state asks for."""
+        store, committer, at = opened.store, opened.committer, self._clock.wall()
+        doubtful = await recover(committer, store, policy=policy, at=at)
+        if doubtful:
+            self._events("run.recovered", in_doubt=doubtful)
+        if self.config.retry_failed:
+            retried = await retry_failed(committer, store, at=at)
+            self._events("run.retrying", rows=retried)
+        totals = await committer.call(store.totals)
+        self._note_totals(totals)
+        self.progress.done_before = totals.succeeded + totals.failed
+
+    async def _work_until_done(self, opened: OpenRun, stages: Stages, projector: Projector) -> None:
+        if self._drained is not None:
+            self._halt()
+        side = [
+            asyncio.create_task(self._project(opened, projector)),
+            asyncio.create_task(self._tick(opened, stages)),
+            *(asyncio.create_task(work()) for work in stages.side_work),
+        ]
+        workers = [asyncio.create_task(self._work(stages)) for _ in range(self.config.concurrency)]
+        try:
+            try:
+                stop = await stages.conductor.conduct()
+                if stop is not None:
+                    self._stop(stop)
+            except BulkgrokError as error:
+                self._stop(error)
+            await asyncio.gather(*workers)
+        finally:
+            for task in (*side, *workers):
+                task.cancel()
+            await asyncio.gather(*side, *workers, return_exceptions=True)
+
+    async def _work(self, stages: Stages) -> None:
+        while (action := await stages.scheduler.next()) is not None:
+            try:
+                feedback = await self._carry_out(stages, action)
+            except BulkgrokError as error:
+                feedback = Feedback(sign=Sign.GOOD, stop=error)
+            except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
+                self._crashed(error)
+                feedback = Feedback(sign=Sign.GOOD)
+            stages.scheduler.report(action, feedback)
+            if feedback.stop is not None:
+                self._stop(feedback.stop)
+            stages.conductor.changed()
+
+    async def _carry_out(self, stages: Stages, action: Action) -> Feedback:
+        match action:
+            case Send(work=work):
+                return await stages.poster.send(work)
+            case Poll(job=job):
+                return await stages.redeemer.poll(job)
+            case _:
+                self.progress.requests += 1
+                standing = await stages.account.standing()
+                if standing is Standing.BAD:
+                    return Feedback(sign=Sign.GOOD, stop=stages.account.stop)
+                if standing is Standing.UNKNOWN:
+                    return Feedback(sign=Sign.BAD, reason=stages.health.reason)
+                return Feedback(sign=Sign.GOOD)
+
+    async def _project(self, opened: OpenRun, projector: Projector) -> None:
+        """Keep the output up to date while the run goes on."""
+        try:
+            while True:
+                await projector.catch_up()
+                await self._give_failures(opened)
+                await asyncio.sleep(_TICK_S)
+        except BulkgrokError as error:
+            self._stop(error)
+        except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
+            self._crashed(error)
+
+    async def _give_failures(self, opened: OpenRun) -> None:
+        if self._failures is not None and self._failures_given != self.progress.failed:
+            self._failures_given = self.progress.failed
+            self._failures(await opened.committer.call(lambda: list(opened.store.failures())))
+
+    async def _tick(self, opened: OpenRun, stages: Stages) -> None:
+        """Keep the counters and status.json fresh, and end an outage that lasts too long."""
+        ticks = 0
+        while True:
+            self._observe(stages)
+            if ticks % _STATUS_TICKS == 0:
+                write_status(opened.places.run_dir, progress=self.progress, report=None, at=self._clock.wall())
+            ticks += 1
+            await asyncio.sleep(_TICK_S)
+
+    def _observe(self, stages: Stages) -> None:
+        progress, scheduler, health = self.progress, stages.scheduler, stages.health
+        progress.in_flight = scheduler.in_flight
+        progress.outstanding = scheduler.outstanding + stages.conductor.settling
+        progress.downloads = stages.conductor.settling
+        progress.throttled = scheduler.throttled
+        progress.next_deadline_at = scheduler.next_deadline_at
+        now, ends_at = self._clock.monotonic(), health.ends_run_at()
+        if self._drained is not None or self._error is not None:
+            progress.state = "draining"
+        elif ends_at is None:
+            if progress.state == "outage":
+                self._events("outage.ended")
+            progress.state, progress.note = "running", ""
+        else:
+            if progress.state != "outage":
+                self._events("outage.began", reason=health.reason)
+            progress.state = "outage"
+            progress.note = (
+                f"the API does not answer ({health.reason}); giving up in {duration(max(0.0, ends_at - now))}"
+            )
+            if now >= ends_at and scheduler.waiting == 0:
+                self._stop(self._unavailable(health.reason, now - (health.outage_since or now)))
+
+    def _unavailable(self, reason: str, lasted_s: float) -> ApiUnavailable:
+        return ApiUnavailable(
+            f"The API at {self.config.base_url} has not answered for {duration(lasted_s)}; the last try: {reason}\n"
+            "Nothing was lost: unfinished rows stay pending and accepted requests can be redeemed within their time.",
+            hint="Type the same command again when it is back, or wait longer with --max-outage 12h.",
+        )
+
+    async def _conclude(self, opened: OpenRun, projector: Projector) -> None:
+        """Write what the run has reached: the output, then the errors file."""
+        self.progress.state = "finishing"
+        if opened.committer.failed is not None:
+            return
+        try:
+            complete = self._error is None and await self._complete(opened)
+            await projector.finish(complete=complete)
+            await self._give_failures(opened)
+            if self._rows is None:
+                await opened.committer.call(self._replace_errors, opened)
+        except BulkgrokError as error:
+            self._stop(error)
+
+    def _replace_errors(self, opened: OpenRun) -> None:
+        opened.errors.replace(opened.store.failures(), lambda position: opened.store.advance(_ERRORS, position))
+
+    async def _complete(self, opened: OpenRun) -> bool:
+        """Whether every row that this command covers has its outcome."""
+        if self.progress.rows is None:
+            return False
+        pending, outstanding = await opened.committer.call(self._left, opened.store)
+        return pending == 0 and outstanding == 0
+
+    def _left(self, store: Store) -> tuple[int | None, int]:
+        """Return (pending rows that are covered, None if not known; rows on their way)."""
+        totals = store.totals()
+        outstanding = totals.accepted + totals.redeemed + totals.submitting
+        if self.progress.rows is None:
+            return None, outstanding
+        if self.config.limit is None:
+            return self.progress.rows - totals.succeeded - totals.failed - outstanding, outstanding
+        return self.progress.rows - store.taken().below(self.progress.rows), outstanding
+
+    # Stopping
+
+    def _halt(self) -> None:
+        if self.stages is not None:
+            self.stages.scheduler.stop()
+            self.stages.conductor.stop()
+
+    def _stop(self, error: BaseException) -> None:
+        """End the run for a reason; the first one counts."""
+        if not isinstance(error, BulkgrokError):
+            self._crashed(error)
+            return
+        if self._error is None:
+            self._error = error
+            self._events("run.stopped", error=type(error).__name__, exit_code=error.exit_code)
+            if self.stages is not None and self.stages.rejections.stopped_alike:
+                self.stages.note_stopped_alike = True
+        self._halt()
+
+    def _crashed(self, error: BaseException) -> None:
+        if self._crash is None:
+            self._crash = error
+        self._halt()
+
+    # The report
+
+    def _note_totals(self, totals: Totals) -> None:
+        progress = self.progress
+        progress.succeeded = totals.succeeded
+        progress.failed = totals.failed
+        progress.failed_by_code = dict(totals.failed_by_code)
+        progress.in_doubt = totals.in_doubt
+        progress.lost = totals.lost
+        progress.cost_usd = totals.cost_usd
+        progress.tokens = dict(totals.tokens)
+        progress.outstanding = totals.accepted + totals.redeemed
+
+    async def _report(self, opened: OpenRun, duration_s: float) -> Report:
+        store, committer = opened.store, opened.committer
+        if self.stages is not None and self.stages.note_stopped_alike and committer.failed is None:
+            await committer.call(store.note, "stopped_alike", True)
+        totals = await committer.call(store.totals)
+        pending, outstanding = await committer.call(self._left, store)
+        self._note_totals(totals)
+        rows = None if pending is None else totals.succeeded + totals.failed + outstanding + pending
+        identity = await committer.call(store.identity)
+        report = Report(
+            run_id=identity.run_id if identity is not None else opened.places.run_id,
+            rows=rows,
+            succeeded=totals.succeeded,
+            failed=totals.failed,
+            pending=pending,
+            outstanding=outstanding,
+            failed_by_code=totals.failed_by_code,
+            in_doubt=totals.in_doubt,
+            lost=totals.lost,
+            cost_usd=totals.cost_usd,
+            tokens=totals.tokens,
+            output=str(opened.places.output),
+            errors=str(opened.places.errors),
+            run_dir=str(opened.places.run_dir),
+            duration_s=round(duration_s, 3),
+            exit_code=self._exit_code(totals, pending, outstanding),
+            stopped=self._error,
+        )
+        if committer.failed is None:
+            await committer.call(store.note, "report", report.as_json())
+        return report
+
+    def _exit_code(self, totals: Totals, pending: int | None, outstanding: int) -> int:
+        if self._error is not None:
+            return self._error.exit_code
+        if pending == 0 and outstanding == 0:
+            return 3 if totals.failed else 0
+        return self._drained or 1

@@ -1,0 +1,137 @@
+"""Where rows come from: a file that is read off the loop, or rows from the caller that are spooled as they come.
+
+Law: a source can be read again, and stops the run when it is not what it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+import orjson
+
+from bulkgrok import readers
+from bulkgrok.core.errors import InputError, RunMismatch, StorageFailed
+from bulkgrok.core.model import RawRow
+from bulkgrok.core.ports import Offload, Reader
+
+T = TypeVar("T")
+
+SPOOL_NAME: Final = "rows.jsonl"
+
+
+async def offloaded(chunks: Iterator[T], offload: Offload) -> AsyncIterator[T]:
+    """Iterate over a blocking iterator, one step at a time off the loop."""
+
+    def step() -> list[T]:
+        for chunk in chunks:
+            return [chunk]
+        return []
+
+    while found := await offload(step):
+        yield found[0]
+
+
+class FileSource:
+    """An input file.
+
+    Args:
+        path: The file.
+        name: What to call it in messages.
+        open_reader: Opens it; called for each reading.
+        stamp: Tells what the file looks like from outside (device, inode, size, time of change).
+        offload: Runs blocking calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        name: str,
+        open_reader: Callable[[], Reader],
+        stamp: Callable[[Path], object],
+        offload: Offload,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self._open_reader = open_reader
+        self._stamp = stamp
+        self._offload = offload
+        self._seen = stamp(path)
+
+    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:  # noqa: ARG002 - a file is read alike every time
+        """Yield all rows, and stop the run if the file is no longer the one that was fingerprinted."""
+        self._verify()
+        async for chunk in offloaded(iter(self._open_reader().chunks()), self._offload):
+            yield chunk
+        self._verify()
+
+    def _verify(self) -> None:
+        if self._stamp(self.path) != self._seen:
+            msg = f"{self.name} was changed while the run was reading it. What was sent is in the checkpoint."
+            raise RunMismatch(
+                msg, hint="Put the old input back and type the command again, or start afresh with -o OTHER.jsonl"
+            )
+
+
+class RowsSource:
+    """Rows from the caller, written to a spool as they are taken, so that they can be read again and compared.
+
+    Args:
+        rows: The rows, taken as fast as they can be sent.
+        run_dir: Where the spool lies.
+        offload: Runs blocking calls.
+    """
+
+    name: str = "rows"
+
+    def __init__(self, *, rows: AsyncIterable[Mapping[str, object]], run_dir: Path, offload: Offload) -> None:
+        self._rows = rows
+        self.path = run_dir / SPOOL_NAME
+        self._offload = offload
+
+    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:
+        """Yield the caller's rows, compared with what an earlier call spooled; read again, the spool alone."""
+        if again:
+            async for chunk in offloaded(iter(readers.open_reader(self.path, format="jsonl").chunks()), self._offload):
+                yield chunk
+            return
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            msg = f"The spool {self.path} cannot be opened: {error.strerror}."
+            raise StorageFailed(msg) from error
+        with os.fdopen(fd, "r+b") as spool:
+            row = 0
+            async for value in self._rows:
+                yield [RawRow(row=row, line=row + 1, value=self._spooled(spool, row, value))]
+                row += 1
+            if spool.readline().endswith(b"\n"):
+                msg = f"The rows ended after {row:,}, and an earlier call with this run_dir had more."
+                raise RunMismatch(msg, hint="Give the same rows again, or another run_dir.")
+
+    def _spooled(self, spool: BinaryIO, row: int, value: object) -> bytes:
+        """Return the row as a line, written to the spool or found there unchanged."""
+        try:
+            line = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        except TypeError as error:
+            msg = f"row {row} is not JSON: {error}"
+            raise InputError(msg, hint="Rows are dicts of JSON values.") from error
+        place = spool.tell()
+        before = spool.readline()
+        if before.endswith(b"\n"):
+            if before[:-1] != line:
+                msg = f"row {row} is not the row of the earlier call with this run_dir."
+                raise RunMismatch(msg, hint="Give the same rows again, or another run_dir.")
+            return line
+        try:
+            spool.seek(place)
+            spool.truncate()
+            spool.write(line + b"\n")
+            spool.flush()
+        except OSError as error:
+            msg = f"The spool {self.path} cannot be written: {error.strerror}."
+            raise StorageFailed(msg) from error
+        return line

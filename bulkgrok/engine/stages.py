@@ -1,0 +1,324 @@
+"""The stages of one run, built and wired: the one place that knows every constructor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from bulkgrok import kinds
+from bulkgrok.config import RunConfig
+from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Progress, Record, Totals, Unusable
+from bulkgrok.core.ports import Clock, Events, Transport
+from bulkgrok.core.retry import Health, RowPolicy
+from bulkgrok.dispatch.account import Account, Rejections
+from bulkgrok.dispatch.assets import AssetDownloader
+from bulkgrok.dispatch.deferred import Redeemer
+from bulkgrok.dispatch.post import Poster
+from bulkgrok.dispatch.settle import Settler
+from bulkgrok.engine.conductor import Conductor, Known
+from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
+from bulkgrok.engine.opening import OpenRun
+from bulkgrok.scheduler.limits import Limits
+from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.scheduler import Scheduler
+from bulkgrok.transport import AiohttpTransport
+
+_DRAIN_S: Final = 6 * 3600.0
+_GUESSED_RPS_A_SLOT: Final = 5.0
+_MOST_OUTSTANDING: Final = 1_000_000
+_SIMULATED_KEY: Final = "xai-simulated"
+
+
+class Gate:
+    """A transport that never has more than n requests to the API in flight, whoever asks for them."""
+
+    def __init__(self, transport: Transport, *, concurrency: int) -> None:
+        self._transport = transport
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
+        """POST when there is room."""
+        async with self._slots:
+            return await self._transport.post(path, body, timeout_s=timeout_s, idle_s=idle_s)
+
+    async def get(self, path: str) -> Exchange:
+        """GET when there is room."""
+        async with self._slots:
+            return await self._transport.get(path)
+
+    async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
+        """Download: not the API, so it needs no room."""
+        return await self._transport.fetch(url, offset=offset, etag=etag, write=write)
+
+
+@dataclass(slots=True, kw_only=True)
+class Stages:
+    """Everything that works on a run."""
+
+    health: Health
+    scheduler: Scheduler
+    account: Account
+    rejections: Rejections
+    poster: Poster
+    redeemer: Redeemer
+    settler: Settler
+    conductor: Conductor
+    side_work: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    note_stopped_alike: bool = False
+
+
+class Building:
+    """Builds the stages of a run that is open and recovered.
+
+    Args:
+        opened: The run.
+        config: What to do.
+        policy: When a row is given up.
+        clock: Both clocks.
+        jitter: Uniform in [0, 1).
+        events: Told what happens, for the log.
+        say: Told, in words, what a user should know at once.
+        progress: Counters.
+        stop: Called with what must stop the run.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root
+        self,
+        opened: OpenRun,
+        *,
+        config: RunConfig,
+        policy: RowPolicy,
+        clock: Clock,
+        jitter: Callable[[], float],
+        events: Events,
+        say: Callable[[str], None],
+        progress: Progress,
+        stop: Callable[[BaseException], None],
+    ) -> None:
+        self._opened = opened
+        self._config = config
+        self._policy = policy
+        self._clock = clock
+        self._jitter = jitter
+        self._events = events
+        self._say = say
+        self._progress = progress
+        self._stop = stop
+        self._conductor: Conductor | None = None
+        self._downloads: Downloads | None = None
+        self._unsettled = 0
+
+    async def build(self, stack: AsyncExitStack) -> Stages:
+        """Return the stages, knowing what the checkpoint knows."""
+        opened, config, committer = self._opened, self._config, self._opened.committer
+        totals: Totals = await committer.call(opened.store.totals)
+        transport = Gate(await self._transport(stack), concurrency=config.concurrency)
+        health = Health(max_outage_s=config.max_outage)
+        scheduler = self._scheduler(health)
+        account = Account(transport)
+        begun = totals.succeeded or totals.accepted or totals.redeemed
+        rejections = Rejections(
+            checkpoint=committer,
+            account=account,
+            armed=not begun and not await committer.call(opened.store.recall, "stopped_alike"),
+            progress=self._progress,
+        )
+        settler = self._settler()
+        if config.download:
+            self._downloads = self._downloading(settler, transport)
+        poster = self._poster(transport, settler, rejections, health)
+        redeemer = self._redeemer(transport, settler, account, health)
+        self._conductor = conductor = await self._conducting(scheduler, rejections)
+        stages = Stages(
+            health=health,
+            scheduler=scheduler,
+            account=account,
+            rejections=rejections,
+            poster=poster,
+            redeemer=redeemer,
+            settler=settler,
+            conductor=conductor,
+        )
+        await self._resume(stages)
+        return stages
+
+    async def _resume(self, stages: Stages) -> None:
+        """Poll what was accepted before, settle what was redeemed."""
+        committer, store = self._opened.committer, self._opened.store
+        for job in await committer.call(lambda: list(store.jobs())):
+            stages.scheduler.watch(job, delay_s=self._jitter())
+        redeemed = await committer.call(store.redeemed)
+        self._unsettled = len(redeemed)
+
+        async def settle() -> None:
+            try:
+                for row in redeemed:
+                    await stages.settler.redeemed(row)
+                    self._unsettled -= 1
+                    stages.conductor.changed()
+            except BulkgrokError as error:
+                self._stop(error)
+
+        if redeemed:
+            stages.side_work.append(settle)
+        if self._downloads is not None:
+            stages.side_work += [self._downloads.work] * AT_ONCE
+
+    def _settling(self) -> int:
+        return self._unsettled + (self._downloads.open if self._downloads is not None else 0)
+
+    def _again(self, row: int) -> None:
+        if self._conductor is not None:
+            self._conductor.again(row)
+
+    def _settled(self) -> None:
+        if self._conductor is not None:
+            self._conductor.changed()
+
+    async def _transport(self, stack: AsyncExitStack) -> AiohttpTransport:
+        config = self._config
+        base_url, key = config.base_url, config.api_key.reveal()
+        if config.simulate:
+            base_url, key = await self._simulator(stack), _SIMULATED_KEY
+        return await stack.enter_async_context(
+            AiohttpTransport(
+                base_url=base_url,
+                api_key=key,
+                concurrency=config.concurrency,
+                ca_file=config.ca_file,
+                proxy=config.proxy if not config.simulate else None,
+                spill_dir=self._opened.places.run_dir,
+            )
+        )
+
+    async def _simulator(self, stack: AsyncExitStack) -> str:
+        """Start the built-in API on a loopback port, its world kept in the run directory."""
+        from bulkgrok.simulator.server import SimulatorServer  # noqa: PLC0415 - only where it is asked for
+        from bulkgrok.simulator.settings import SimulatorSettings  # noqa: PLC0415 - as above
+
+        server = SimulatorServer(SimulatorSettings(), journal=self._opened.places.run_dir / "simulator.jsonl")
+        await server.start()
+        stack.push_async_callback(server.stop)
+        return server.base_url
+
+    def _scheduler(self, health: Health) -> Scheduler:
+        config = self._config
+        limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
+        rate = limits.requests_per_s or config.concurrency * _GUESSED_RPS_A_SLOT
+        return Scheduler(
+            concurrency=config.concurrency,
+            max_outstanding=config.max_outstanding or min(_MOST_OUTSTANDING, max(1, int(rate / 2 * _DRAIN_S))),
+            limits=limits,
+            polling=PollSchedule(interval_s=config.poll_interval),
+            health=health,
+            clock=self._clock,
+            jitter=self._jitter,
+        )
+
+    def _settler(self) -> Settler:
+        prices = self._opened.prices
+
+        def cost(record: Record, decoded: Answer | Unusable) -> float | None:
+            return prices.cost_usd(record.kind, record.model, decoded, record.max_usd)
+
+        return Settler(
+            checkpoint=self._opened.committer,
+            load=self._opened.store.record,
+            kinds=kinds.KINDS,
+            cost=cost,
+            policy=self._policy,
+            clock=self._clock,
+            encode_json=orjson.dumps,
+            events=self._events,
+            progress=self._progress,
+            again=self._again,
+            download=self._download if self._config.download else None,
+        )
+
+    def _download(self, row: int) -> None:
+        if self._downloads is not None:
+            self._downloads.add(row)
+
+    def _downloading(self, settler: Settler, transport: Transport) -> Downloads:
+        places = self._opened.places
+
+        async def fresh(record: Record) -> tuple[AssetRef, ...] | None:
+            return await fresh_refs(transport, kinds.get(record.kind), record.request_id or "")
+
+        downloader = AssetDownloader(
+            transport=transport,
+            offload=asyncio.to_thread,
+            media_dir=places.media_dir,
+            asset_base=places.asset_base,
+            fresh=fresh,
+            events=self._events,
+            sleep=asyncio.sleep,
+            jitter=self._jitter,
+        )
+        return Downloads(settler=settler, downloader=downloader, settled=self._settled, failed=self._stop)
+
+    def _poster(self, transport: Transport, settler: Settler, rejections: Rejections, health: Health) -> Poster:
+        return Poster(
+            transport=transport,
+            checkpoint=self._opened.committer,
+            kinds=kinds.KINDS,
+            settler=settler,
+            rejections=rejections,
+            policy=self._policy,
+            health=health,
+            clock=self._clock,
+            jitter=self._jitter,
+            events=self._events,
+            progress=self._progress,
+            timeout_s=self._config.timeout,
+            deferred_ttl_s=self._config.deferred_ttl,
+        )
+
+    def _redeemer(self, transport: Transport, settler: Settler, account: Account, health: Health) -> Redeemer:
+        return Redeemer(
+            transport=transport,
+            checkpoint=self._opened.committer,
+            store=self._opened.store,
+            kinds=kinds.KINDS,
+            says_pending=kinds.pending,
+            settler=settler,
+            account=account,
+            policy=self._policy,
+            health=health,
+            clock=self._clock,
+            jitter=self._jitter,
+            events=self._events,
+            progress=self._progress,
+            again=self._again,
+        )
+
+    async def _conducting(self, scheduler: Scheduler, rejections: Rejections) -> Conductor:
+        opened, committer = self._opened, self._opened.committer
+        rows = await committer.call(opened.store.recall, "rows")
+        known = Known(
+            taken=await committer.call(opened.store.taken),
+            waiting=await committer.call(opened.store.waiting),
+            rebound=opened.rebound,
+            rows=rows if isinstance(rows, int) else None,
+        )
+        return Conductor(
+            source=opened.source,
+            encoder=opened.encoder,
+            scheduler=scheduler,
+            checkpoint=committer,
+            store=opened.store,
+            rejections=rejections,
+            known=known,
+            settling=self._settling,
+            progress=self._progress,
+            events=self._events,
+            say=self._say,
+            prefetch=max(64, 2 * self._config.concurrency),
+            limit=self._config.limit,
+        )

@@ -1,0 +1,34 @@
+"""`status.json`: what a run is doing, for those who look on. Replaced whole, never half written, never awaited for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from bulkgrok.core.model import Progress, Report
+
+STATUS_NAME: Final = "status.json"
+
+
+def write_status(run_dir: Path, *, progress: Progress, report: Report | None, at: float) -> None:
+    """Replace status.json. A disk that refuses it stops nothing: it is a courtesy, the checkpoint is the truth."""
+    value = {
+        "pid": os.getpid(),
+        "state": progress.state,
+        "updated_at": at,
+        "progress": dataclasses.asdict(progress),
+        "report": report.as_json() if report is not None else None,
+    }
+    temporary = run_dir / f".{STATUS_NAME}.tmp"
+    with contextlib.suppress(OSError):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, orjson.dumps(value, default=str) + b"\n")
+        finally:
+            os.close(fd)
+        temporary.replace(run_dir / STATUS_NAME)
