@@ -1,0 +1,128 @@
+"""What a file is, and which reader reads it.
+
+Law: name first, then bytes. The magic bytes of gzip, zstd and Parquet can begin no line of JSON and no text in UTF-8,
+so they win over a name that says otherwise; a name that promises one of them and does not keep it is an InputError.
+What neither names nor shows a format is read as JSON lines. Looks at the first and last bytes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from bulkgrok.core.errors import InputError
+from bulkgrok.core.ports import Reader
+from bulkgrok.readers.identity import open_input
+
+PARQUET_MAGIC: Final = b"PAR1"
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format that can be read: how its files are named, and where its reader is (imported when opened)."""
+
+    suffixes: tuple[str, ...]
+    reader: str
+    text: bool
+    """Text formats may be compressed as a whole."""
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "jsonl": Format(suffixes=(".jsonl", ".ndjson", ".json"), reader="bulkgrok.readers.jsonl:JsonlReader", text=True),
+    "txt": Format(suffixes=(".txt",), reader="bulkgrok.readers.text:TextReader", text=True),
+    "parquet": Format(suffixes=(".parquet", ".pq"), reader="bulkgrok.readers.parquet:ParquetReader", text=False),
+}
+#: What to assume of a file that says nothing.
+_DEFAULT: Final = "jsonl"
+
+#: compression -> its suffixes.
+COMPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {"gzip": (".gz",), "zstd": (".zst", ".zstd")}
+
+
+def open_reader(path: Path, *, columns: frozenset[str] | None = None, format: str | None = None) -> Reader:  # noqa: A002 - the word users know
+    """Return the reader of an input file, after a look at what it is.
+
+    Args:
+        path: A regular file.
+        columns: The columns of a table that are needed, None for all; those it does not have are simply absent.
+        format: jsonl, txt or parquet, whatever the name says; None: from name and content.
+
+    Raises:
+        InputError: There is no such file, it cannot be read, or it is not what its name says.
+    """
+    if format is not None and format not in FORMATS:
+        msg = f"unknown input format {format!r}"
+        raise InputError(msg, hint=f"One of {', '.join(FORMATS)}.")
+    with open_input(path) as file:
+        head = file.read(4)
+        table = head == PARQUET_MAGIC and _ends_as_parquet(file)
+    found = _compression_of(head)
+    name, promised = _named(path)
+    chosen = format or ("parquet" if table else name) or _DEFAULT
+    text = FORMATS[chosen].text
+    if text:
+        _check_text(path, head, found=found, promised=promised)
+        return _make(chosen, path, compression=found)
+    if not table:
+        raise _no_parquet(path, found=found)
+    return _make(chosen, path, columns=columns)
+
+
+def _make(chosen: str, path: Path, **arguments: object) -> Reader:
+    module, _, name = FORMATS[chosen].reader.partition(":")
+    return cast("Reader", getattr(import_module(module), name)(path, **arguments))
+
+
+def _named(path: Path) -> tuple[str | None, str | None]:
+    """Return the format and the compression that a file's name promises."""
+    name = path.name.lower()
+    compression = None
+    for candidate, suffixes in COMPRESSIONS.items():
+        if name.endswith(suffixes):
+            compression = candidate
+            name = name.rpartition(".")[0]
+            break
+    for candidate, known in FORMATS.items():
+        if name.endswith(known.suffixes):
+            return candidate, compression
+    return None, compression
+
+
+def _compression_of(head: bytes) -> str | None:
+    """Return the compression that a file's first four bytes show."""
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    # A zstd file may begin with a skippable frame (RFC 8878, 3.1.2): pzstd writes one.
+    if head == b"\x28\xb5\x2f\xfd" or (len(head) == 4 and head[0] & 0xF0 == 0x50 and head[1:] == b"\x2a\x4d\x18"):
+        return "zstd"
+    return None
+
+
+def _ends_as_parquet(file: BinaryIO) -> bool:
+    size = file.seek(0, 2)
+    if size < 12:
+        return False
+    file.seek(-4, 2)
+    return file.read(4) == PARQUET_MAGIC
+
+
+def _check_text(path: Path, head: bytes, *, found: str | None, promised: str | None) -> None:
+    if promised and not found:
+        what = "is empty" if not head else f"is not {promised}"
+        msg = f"{path} {what}, though its name says {promised}. Nothing was sent."
+        raise InputError(msg, hint="Copy it again; if it is plain text, take the last suffix off its name.")
+    if head.startswith(_UTF16):
+        msg = f"{path} is UTF-16 or UTF-32 text; inputs are UTF-8. Nothing was sent."
+        raise InputError(msg, hint=f"iconv -f UTF-16 -t UTF-8 {path} > converted{path.suffix or '.jsonl'}")
+
+
+def _no_parquet(path: Path, *, found: str | None) -> InputError:
+    if found:
+        msg = f"{path} is compressed with {found} as a whole, which Parquet never is. Nothing was sent."
+        return InputError(msg, hint="Unpack it first.")
+    msg = f"{path} is no Parquet file, or an incomplete one: the marks at its beginning and end are not both there."
+    return InputError(f"{msg} Nothing was sent.", hint="Copy it again; if it is JSON lines, call it .jsonl.")

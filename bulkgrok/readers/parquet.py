@@ -1,0 +1,91 @@
+"""Parquet: row groups streamed, only the columns that are needed.
+
+Law: memory is that of a few pages and one batch, however large the row groups are. A row group that cannot be read
+ends the input after the batches before it; a cell that cannot be said in JSON makes a defect of its row alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+from bulkgrok.core.errors import InputError
+from bulkgrok.core.model import RawRow
+from bulkgrok.readers.cells import converted
+from bulkgrok.readers.identity import open_input
+
+#: n rows read at a time at most, and about how many bytes of them.
+BATCH_ROWS: Final = 256
+_BATCH_BYTES: Final = 1 << 20
+#: Read a column by the page, not by the row group: n bytes of read-ahead each.
+_BUFFER_BYTES: Final = 1 << 18
+
+_FAILURES: Final = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
+
+
+class ParquetReader:
+    """Reads the rows of one Parquet file as objects.
+
+    Args:
+        path: A regular file.
+        columns: Those needed, None for all; a column that the file does not have is absent from its rows.
+
+    Raises:
+        InputError: It is damaged, or two of its columns have the same name.
+    """
+
+    def __init__(self, path: Path, *, columns: frozenset[str] | None = None) -> None:
+        self._path = path
+        try:
+            with open_input(path) as source, self._open(source) as file:
+                names = file.schema_arrow.names
+        except _FAILURES as error:
+            msg = f"{path} cannot be read as Parquet: {_reason(error)}. Nothing was sent."
+            raise InputError(msg, hint="The file is damaged or encrypted: make or copy it again.") from None
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            msg = f"{path} has more than one column {', '.join(map(repr, twice))}. Nothing was sent."
+            raise InputError(msg, hint="Give every column its own name.")
+        self._names = [name for name in names if columns is None or name in columns]
+
+    def chunks(self) -> Iterator[Sequence[RawRow]]:
+        """Yield all rows from the first, `line` None; see `core.ports.Reader`."""
+        row = 0
+        group = 0
+        try:
+            with open_input(self._path) as source, self._open(source) as file:
+                for group in range(file.num_row_groups):
+                    for batch in self._batches(file, group):
+                        chunk = [_row(row + index, value) for index, value in enumerate(converted(batch, self._names))]
+                        row += len(chunk)
+                        if chunk:
+                            yield chunk
+        except _FAILURES as error:
+            msg = f"{self._path} breaks off after row {row} (in row group {group}): {_reason(error)}."
+            hint = "The file is damaged: make or copy it again, and name the run anew with -o OTHER.jsonl."
+            raise InputError(msg, hint=hint) from None
+
+    def _open(self, source: object) -> pq.ParquetFile:
+        return pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+
+    def _batches(self, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+        """Yield a row group in batches of about a megabyte, as far as its metadata tell how large its rows are."""
+        found = file.metadata.row_group(group)
+        each = found.total_byte_size // max(found.num_rows, 1)
+        size = max(1, min(BATCH_ROWS, _BATCH_BYTES // max(each, 1)))
+        return iter(file.iter_batches(size, row_groups=[group], columns=self._names, use_threads=False))
+
+
+def _row(row: int, value: dict[str, object] | str) -> RawRow:
+    if isinstance(value, str):
+        return RawRow(row=row, line=None, value={}, defect=value)
+    return RawRow(row=row, line=None, value=value)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
