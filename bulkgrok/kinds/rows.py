@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final, cast
@@ -104,7 +105,7 @@ class RowEncoder:
             row,
             default_kind=settings.kind,
             prompt=None if self._prompt is None else self._prompt.render(columns),
-            system=None if self._system is None else self._system.render(columns),
+            system=_no_system if self._system is None else partial(self._system.render, columns),
         )
         kind = KINDS[shaped.kind]
         fields = {**self._params, **shaped.fields} if self._params else shaped.fields
@@ -121,7 +122,7 @@ class RowEncoder:
             model=model,
             stream=stream,
             body=sent,
-            digest=_digest(kind.submit_path.encode(), mode.encode(), b"1" if stream else b"0", sent),
+            digest=_digest(f"{kind.submit_path} {mode} {stream:d}", sent),
             max_usd=kind.max_usd(body, sent, model, self._prices),
             tokens=kind.estimate_tokens(body, sent),
         )
@@ -188,12 +189,12 @@ def _name(columns: Mapping[str, object], ordinal: int) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _digest(*parts: bytes) -> bytes:
-    digest = blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+def _no_system() -> None:
+    return None
+
+
+def _digest(what: str, content: bytes) -> bytes:
+    return blake2b(what.encode() + b"\n" + content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _bad(raw: RawRow, custom_id: str, message: str, *, template: bool = False) -> BadRow:
@@ -203,7 +204,7 @@ def _bad(raw: RawRow, custom_id: str, message: str, *, template: bool = False) -
         line=raw.line,
         custom_id=custom_id,
         message=text,
-        digest=_digest(b"bad row", _raw_bytes(raw.value)),
+        digest=_digest("bad row", _raw_bytes(raw.value)),
         template=template,
     )
 

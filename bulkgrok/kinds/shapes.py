@@ -13,6 +13,7 @@ system message of its own that message stays, and a `system` field beside it is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,7 +34,9 @@ _URLS: Final = {
     "/videos/edits": "video-edit",
     "/videos/extensions": "video-extension",
 }
-_SYSTEM_ROLES: Final = frozenset({"system", "developer"})
+_SYSTEM_ROLES: Final = ("system", "developer")
+
+System = Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +63,14 @@ def custom_id_of(row: JsonObject, ordinal: int) -> str | None:
     return str(ordinal)
 
 
-def shape(row: JsonObject, *, default_kind: str, prompt: str | None, system: str | None) -> Shaped:
+def shape(row: JsonObject, *, default_kind: str, prompt: str | None, system: System) -> Shaped:
     """Tell what a row asks for.
 
     Args:
         row: The row.
         default_kind: Kind of rows that do not say.
         prompt: What `--prompt` gave for this row, None without it.
-        system: What `--system` gave for this row, None without it.
+        system: Gives what `--system` makes of this row, None without it; called only where it is needed.
 
     Raises:
         InvalidRow: It has none of the shapes, or two of them.
@@ -94,7 +97,7 @@ def shape(row: JsonObject, *, default_kind: str, prompt: str | None, system: str
     own_system = _own_system(row)
     if has_prompt:
         own.pop("messages", None)
-        own["messages"] = _conversation(row["prompt"], system if own_system is None else own_system)
+        own["messages"] = _conversation(row["prompt"], system() if own_system is None else own_system)
     elif row.get("messages") is not None:
         own["messages"] = _with_system(_messages(own["messages"]), own_system, system)
     else:
@@ -102,17 +105,17 @@ def shape(row: JsonObject, *, default_kind: str, prompt: str | None, system: str
     return Shaped(kind="chat", fields=own, mode=_mode(row))
 
 
-def _templated(row: JsonObject, default_kind: str, prompt: str, system: str | None) -> Shaped:
+def _templated(row: JsonObject, default_kind: str, prompt: str, system: System) -> Shaped:
     kind = _kind(row, default_kind)
     fields: JsonObject = {"model": row["model"]} if row.get("model") is not None else {}
     if kind == "chat":
-        fields["messages"] = _conversation(prompt, system)
+        fields["messages"] = _conversation(prompt, system())
     else:
         fields["prompt"] = prompt
     return Shaped(kind=kind, fields=fields, mode=_mode(row))
 
 
-def _batch_line(row: JsonObject, default_kind: str, system: str | None) -> Shaped:
+def _batch_line(row: JsonObject, default_kind: str, system: System) -> Shaped:
     for key in ("prompt", "messages"):
         if row.get(key) is not None:
             msg = f"the row has both body and {key}; a batch line holds everything in its body"
@@ -206,17 +209,17 @@ def _messages(found: object) -> object:
     return parse_text("messages", found) if isinstance(found, str) else found
 
 
-def _with_system(messages: object, own: str | None, flag: str | None) -> object:
+def _with_system(messages: object, own: str | None, flag: System) -> object:
     """Put the system message in front; what is no list is left to the kind's own checks."""
-    text = flag if own is None else own
-    if not text or not isinstance(messages, list) or not messages:
+    if not isinstance(messages, list) or not messages:
         return messages
-    if not any(isinstance(message, dict) and message.get("role") in _SYSTEM_ROLES for message in messages):
-        return [{"role": "system", "content": text}, *messages]
-    if own is not None:
-        msg = "the row has both system and a system message in messages; give one of them"
-        raise InvalidRow(msg)
-    return messages
+    if any(isinstance(message, dict) and message.get("role") in _SYSTEM_ROLES for message in messages):
+        if own:
+            msg = "the row has both system and a system message in messages; give one of them"
+            raise InvalidRow(msg)
+        return messages
+    text = flag() if own is None else own
+    return [{"role": "system", "content": text}, *messages] if text else messages
 
 
 def _no_shape(row: JsonObject) -> str:
