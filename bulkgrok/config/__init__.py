@@ -11,7 +11,7 @@ precedence; the engine takes the value apart and hands plain arguments down.
 """
 
 from bulkgrok.config.flags import FLAGS, Flag
-from bulkgrok.config.loading import color_wanted, from_keywords, load
+from bulkgrok.config.loading import color_wanted, endpoint, from_keywords, load
 from bulkgrok.config.locating import find_run_dirs, places
 from bulkgrok.config.parsing import parse_duration
 from bulkgrok.config.values import DEFAULT_BASE_URL, Places, RunConfig, Secret
@@ -24,6 +24,7 @@ __all__ = [
     "RunConfig",
     "Secret",
     "color_wanted",
+    "endpoint",
     "find_run_dirs",
     "from_keywords",
     "load",

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bulkgrok.config import parsing
 from bulkgrok.config.flags import FLAGS, Flag
-from bulkgrok.config.values import RunConfig, Secret
+from bulkgrok.config.values import DEFAULT_BASE_URL, RunConfig, Secret
 from bulkgrok.core.errors import UsageError
 
 _BY_KEYWORD: Final[Mapping[str, Flag]] = {flag.keyword: flag for flag in FLAGS}
@@ -54,6 +54,20 @@ def from_keywords(input: str | Path, **keywords: object) -> RunConfig:  # noqa: 
         UsageError: A keyword is no flag, or its value cannot be used.
     """
     return _load({**keywords, "input": input}, os.environ, None, None, "{}")
+
+
+def endpoint(
+    api_key: str | None = None, base_url: str | None = None, *, environ: Mapping[str, str] | None = None
+) -> tuple[Secret, str]:
+    """Return key and base URL for single calls: as given, else from XAI_API_KEY and XAI_BASE_URL.
+
+    Raises:
+        UsageError: There is no key, or one of the two cannot be used.
+    """
+    values = os.environ if environ is None else environ
+    address = base_url or values.get("XAI_BASE_URL") or DEFAULT_BASE_URL
+    _, parsed = _parsed(_BY_KEYWORD["base_url"], address, "base_url" if base_url else "XAI_BASE_URL")
+    return _key(None, values if api_key is None else {"XAI_API_KEY": api_key}, []), str(parsed)
 
 
 def _load(

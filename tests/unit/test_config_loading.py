@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import bulkgrok.config
-from bulkgrok.config import FLAGS, RunConfig, Secret, from_keywords, load
+from bulkgrok.config import FLAGS, RunConfig, Secret, endpoint, from_keywords, load
 from bulkgrok.core.errors import UsageError
 
 KEY = {"XAI_API_KEY": "xai-test-key"}
@@ -240,3 +240,13 @@ def test_flags_of_later_issues_do_not_exist():
 
 def test_everything_exported_is_there():
     assert all(hasattr(bulkgrok.config, name) for name in bulkgrok.config.__all__)
+
+
+def test_single_calls_take_key_and_address_as_given_or_from_the_environment():
+    key, address = endpoint(environ={"XAI_API_KEY": " k ", "XAI_BASE_URL": "http://127.0.0.1:9"})
+    assert (key.reveal(), address) == ("k", "http://127.0.0.1:9/v1")
+    key, address = endpoint("mine", "https://api.x.ai/", environ={"XAI_API_KEY": "k"})
+    assert (key.reveal(), address) == ("mine", "https://api.x.ai/v1")
+    for refused in ({"api_key": ""}, {"api_key": "k", "base_url": "http://api.x.ai"}, {}):
+        with pytest.raises(UsageError):
+            endpoint(**refused, environ={})
