@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -168,12 +169,22 @@ async def _tick(engine: Engine, display: Display) -> None:
 
 
 class Stopping:
-    """What signals do: the first drains, the second stops at once."""
+    """What signals do: the first drains, the second gives up what is in flight, the third ends the process.
 
-    def __init__(self, engine: Engine, display: Display) -> None:
+    Before the first request there is nothing to drain, and a run that reads a pipe must not take the death of the
+    pipe's other end, which the same Ctrl-C kills, for the end of its input: the process ends at once.
+
+    Args:
+        engine: What is stopped.
+        display: Where it is told.
+        leave: Ends the process at once. A run survives that at any moment.
+    """
+
+    def __init__(self, engine: Engine, display: Display, *, leave: Callable[[int], object] = os._exit) -> None:
         self._engine = engine
         self._display = display
-        self._asked = False
+        self._leave = leave
+        self._signals = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attached: list[tuple[int, Callable[[int, FrameType | None], Any] | int | None]] = []
 
@@ -197,13 +208,18 @@ class Stopping:
 
     def _on_signal(self, number: int, code: int) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        if self._asked:
+        self._signals += 1
+        if self._engine.progress.state == "starting" or self._signals > 2:
+            nothing = "" if self._signals > 2 else " Nothing was sent."
+            self._display.message(f"{name}: stopped at once.{nothing}")
+            self._display.close()
+            self._leave(code)
+        elif self._signals == 1:
+            self._engine.drain(code)
+            self._display.message(f"{name}: {draining(self._engine.progress)}")
+        else:
             self._display.message(f"{name} again: stopping at once.")
             self._engine.abort()
-            return
-        self._asked = True
-        self._engine.drain(code)
-        self._display.message(f"{name}: {draining(self._engine.progress)}")
 
 
 def draining(progress: Progress) -> str:
