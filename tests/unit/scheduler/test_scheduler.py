@@ -1,0 +1,246 @@
+"""What goes next, and when: on a loop whose time is the test's own."""
+
+import asyncio
+
+from bulkgrok.core.model import Item, Job, Mode, RequestId, Work
+from bulkgrok.core.outcome import Feedback, Poll, Probe, Send, Sign
+from bulkgrok.core.retry import Health
+from bulkgrok.scheduler.limits import Limits
+from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.scheduler import Scheduler
+
+
+class LoopClock:
+    def wall(self):
+        return asyncio.get_running_loop().time() + 1_000_000.0
+
+    def monotonic(self):
+        return asyncio.get_running_loop().time()
+
+
+def scheduler(*, concurrency=4, max_outstanding=100, polling=None):
+    return Scheduler(
+        concurrency=concurrency,
+        max_outstanding=max_outstanding,
+        limits=Limits(rps=None, rpm=None, tpm=None),
+        polling=polling or PollSchedule(interval_s=0.01),
+        health=Health(max_outage_s=7200.0),
+        clock=LoopClock(),
+        jitter=lambda: 0.5,
+    )
+
+
+def work(row, mode=Mode.DIRECT):
+    return Work(
+        item=Item(
+            row=row,
+            line=row + 1,
+            custom_id=str(row),
+            kind="chat",
+            mode=mode,
+            model="m",
+            stream=False,
+            body=b"{}",
+            digest=b"",
+            max_usd=0.0,
+            tokens=10,
+        )
+    )
+
+
+def job(row, deadline_at=1e9):
+    return Job(row=row, kind="chat", request_id=RequestId(f"r{row}"), submitted_at=0.0, deadline_at=deadline_at)
+
+
+def run(scenario):
+    return asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def waits(awaitable_task):
+    return not awaitable_task.done()
+
+
+def test_no_more_actions_are_out_than_the_concurrency():
+    async def scenario():
+        under_test = scheduler(concurrency=2)
+        for row in range(5):
+            under_test.offer(work(row))
+        first, second = await under_test.next(), await under_test.next()
+        third = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(third)
+        assert under_test.in_flight == 2
+        under_test.report(first, Feedback(sign=Sign.GOOD))
+        assert isinstance(await third, Send)
+        under_test.report(second, Feedback(sign=Sign.GOOD))
+
+    run(scenario)
+
+
+def test_due_polls_go_before_new_work_and_the_earliest_deadline_first():
+    async def scenario():
+        under_test = scheduler()
+        under_test.offer(work(9))
+        under_test.watch(job(1, deadline_at=2e9), delay_s=0.0)
+        under_test.watch(job(2, deadline_at=1e9), delay_s=0.0)
+        actions = [await under_test.next() for _ in range(3)]
+        assert [action.job.row for action in actions[:2]] == [2, 1]
+        assert isinstance(actions[2], Send)
+
+    run(scenario)
+
+
+def test_next_returns_none_once_everything_offered_is_done():
+    async def scenario():
+        under_test = scheduler()
+        under_test.offer(work(0))
+        under_test.close()
+        action = await under_test.next()
+        waiting = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(waiting)
+        under_test.report(action, Feedback(sign=Sign.GOOD))
+        assert await waiting is None
+
+    run(scenario)
+
+
+def test_stop_hands_out_nothing_more():
+    async def scenario():
+        under_test = scheduler()
+        waiting = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        under_test.stop()
+        assert await waiting is None
+        under_test.offer(work(0))
+        assert await under_test.next() is None
+
+    run(scenario)
+
+
+def test_an_accepted_job_is_polled_and_leaves_when_it_is_redeemed():
+    async def scenario():
+        under_test = scheduler()
+        under_test.offer(work(0, Mode.DEFERRED))
+        sent = await under_test.next()
+        under_test.report(sent, Feedback(sign=Sign.GOOD, job=job(0)))
+        assert under_test.outstanding == 1
+        polled = await under_test.next()
+        assert isinstance(polled, Poll)
+        under_test.report(polled, Feedback(sign=Sign.GOOD, job=polled.job))
+        assert under_test.outstanding == 1
+        polled = await under_test.next()
+        under_test.report(polled, Feedback(sign=Sign.GOOD))
+        assert under_test.outstanding == 0
+        assert under_test.idle
+
+    run(scenario)
+
+
+def test_deferred_work_waits_while_too_many_are_outstanding_and_direct_work_does_not():
+    async def scenario():
+        under_test = scheduler(max_outstanding=1)
+        under_test.watch(job(7), delay_s=100.0)
+        under_test.offer(work(0, Mode.DEFERRED))
+        under_test.offer(work(1))
+        action = await under_test.next()
+        assert action.work.item.row == 1
+        waiting = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(waiting)
+        waiting.cancel()
+
+    run(scenario)
+
+
+def test_in_an_outage_one_probe_at_a_time_goes_out_and_no_post():
+    async def scenario():
+        under_test = scheduler()
+        for row in range(4):
+            under_test.offer(work(row))
+        sent = [await under_test.next() for _ in range(4)]
+        for action in sent:
+            under_test.report(action, Feedback(sign=Sign.BAD, reason="refused", again=action.work, delay_s=0.0))
+        resent = await under_test.next()
+        under_test.report(resent, Feedback(sign=Sign.BAD, reason="refused", again=resent.work, delay_s=0.0))
+        assert under_test.health.outage_since is not None
+        under_test.health.next_probe_at = 0.0
+        probe = await under_test.next()
+        assert isinstance(probe, Probe)
+        second = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(second)
+        under_test.report(probe, Feedback(sign=Sign.GOOD))
+        assert isinstance(await second, Send)
+
+    run(scenario)
+
+
+def test_a_waiting_job_is_the_probe_of_choice():
+    async def scenario():
+        under_test = scheduler()
+        under_test.watch(job(3), delay_s=1000.0)
+        for at in range(5):
+            under_test.health.bad(float(at), "refused")
+        under_test.health.next_probe_at = 0.0
+        probe = await under_test.next()
+        assert isinstance(probe, Poll)
+        assert under_test.waiting == 0
+
+    run(scenario)
+
+
+def test_a_429_halves_the_window_and_good_replies_open_it_again():
+    async def scenario():
+        under_test = scheduler(concurrency=8)
+        for row in range(40):
+            under_test.offer(work(row))
+        action = await under_test.next()
+        under_test.report(action, Feedback(sign=Sign.THROTTLED, again=action.work, delay_s=0.0))
+        out = [await under_test.next() for _ in range(4)]
+        fifth = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(fifth)
+        for action in out:
+            under_test.report(action, Feedback(sign=Sign.GOOD))
+        assert isinstance(await fifth, Send)
+        assert under_test.throttled == 1
+
+    run(scenario)
+
+
+def test_a_row_that_goes_last_waits_until_nothing_else_is_left():
+    async def scenario():
+        under_test = scheduler()
+        under_test.offer(work(0))
+        under_test.offer(work(1))
+        first, second = await under_test.next(), await under_test.next()
+        under_test.report(first, Feedback(sign=Sign.GOOD, again=first.work, last=True))
+        waiting = asyncio.ensure_future(under_test.next())
+        under_test.exhausted()
+        await asyncio.sleep(0)
+        assert waits(waiting)
+        under_test.report(second, Feedback(sign=Sign.GOOD))
+        assert (await waiting).work.item.row == 0
+
+    run(scenario)
+
+
+def test_polls_grow_from_one_second_to_thirty():
+    schedule, under_test = PollSchedule(), job(0, deadline_at=86_400.0)
+    delays = []
+    for polls in range(15):
+        under_test.polls = polls
+        delays.append(schedule.delay_s(under_test, now=0.0, jitter=0.5))
+    assert delays[0] == 1.0
+    assert delays == sorted(delays)
+    assert delays[-1] == 30.0
+
+
+def test_a_job_is_asked_for_shortly_before_its_deadline_and_once_after_it():
+    schedule, under_test = PollSchedule(interval_s=3600.0), job(0, deadline_at=86_400.0)
+    under_test.polls = 5
+    assert schedule.delay_s(under_test, now=86_000.0, jitter=0.5) == 340.0
+    assert schedule.delay_s(under_test, now=86_350.0, jitter=0.5) == 50.0
+    under_test.polls = 0
+    assert schedule.delay_s(under_test, now=90_000.0, jitter=0.5) == 0.0
