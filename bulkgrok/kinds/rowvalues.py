@@ -70,6 +70,14 @@ def parse_text(name: str, text: str) -> object:
         raise InvalidRow(msg) from None
 
 
+def _parsed_or_text(text: str) -> object:
+    """Return the JSON of a cell, or the text itself: text may begin with a bracket and be no JSON."""
+    try:
+        return _parse(text.encode())
+    except ValueError:
+        return text
+
+
 def _parse(raw: bytes) -> object:
     """Parse JSON; integers stay exact, whatever their length (orjson makes floats of those beyond 64 bits)."""
     if _LONG not in raw.translate(_DIGITS):
@@ -89,7 +97,7 @@ def plain_cells(cells: Mapping[str, object]) -> JsonObject:
             continue
         value = plain(name, cell)
         if isinstance(value, str) and name in _JSON_COLUMNS and value.lstrip()[:1] in {"{", "["}:
-            value = parse_text(name, value)
+            value = _parsed_or_text(value)
         elif isinstance(value, float) and name in _COUNT_COLUMNS and value.is_integer():
             value = int(value)
         row[str(name)] = value
