@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from bulkgrok.core.errors import RunLocked, StorageFailed, UsageError
 
@@ -164,6 +165,11 @@ def write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def new_mark() -> str:
+    """Draw a mark that no other run has."""
+    return uuid4().hex
 
 
 def blocks(fd: int, size: int) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ class JsonlSink:
         if found is None:
             return
         state = position.state if position else {}
-        if files.untouched(found, state) or ownership.ours(self._path, found, state, owned):
+        if ownership.ours(self._path, found, state, owned):
             return
         with files.looking(self._path):
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)

@@ -15,6 +15,9 @@ import orjson
 from bulkgrok.core.jsontext import one_line
 from bulkgrok.core.model import JsonObject, RowError, Settled
 
+_TELLING = ("custom_id", "row", "response", "error")
+_ABSENT = object()
+
 
 def render(settled: Settled, *, simulated: bool) -> bytes:
     """Return an outcome as its line of the results or errors file, without the newline."""
@@ -39,6 +42,19 @@ def as_dict(settled: Settled, *, simulated: bool) -> JsonObject:
     body = None if settled.body is None else _parsed(settled.body)
     usage = None if settled.usage is None or one_line(settled.usage) is None else _parsed(settled.usage)
     return _object(settled, body, usage, simulated=simulated)
+
+
+def speaks_of(text: bytes, settled: Settled) -> bool:
+    """Tell whether a line is about this outcome: same row, name, reply and error, however it is laid out.
+
+    What stands under "bulkgrok" does not count: a table keeps times to the microsecond and no usage.
+    """
+    mine = render(settled, simulated=False)
+    try:
+        theirs, ours = json.loads(text), json.loads(mine)
+    except (ValueError, RecursionError):
+        return text == mine
+    return isinstance(theirs, dict) and all(theirs.get(key, _ABSENT) == ours[key] for key in _TELLING)
 
 
 def body_json(body: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Whether a file is this run's.
 
-Law: what is not provably this run's is not touched. Proof is, in this order: it is empty; it holds the bytes it was
-marked with; its first line (or first table row) is one that the store holds. Being the same inode is no proof, inodes
-are used again and people write into files: it only counts with what a crash, a cut or an edit leaves of our lines.
+Law: what is not provably this run's is not touched. Proof is, in this order: it is empty; nothing was done to it since
+it was stamped, or it holds the same bytes; a table carries the run's own mark; its first line (or table row) is one
+that the store holds. Being the same inode is no proof, inodes are used again and people write into files: it only
+counts together with what a crash, a cut or an edit leaves of our lines.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bulkgrok.sinks.files import intact, looking, same_file
+from bulkgrok.sinks.files import intact, looking, same_file, untouched
 
 Owned = Callable[[bytes], bool]
 
@@ -38,14 +39,14 @@ def ours(path: Path, found: os.stat_result, marks: Mapping[str, object], owned: 
     if found.st_size == 0:
         return True
     with looking(path):
-        if intact(path, marks):
+        if untouched(found, marks) or intact(path, marks):
             return True
         with path.open("rb") as file:
             head = file.read(len(_LINE_HEAD))
             file.seek(0)
             same = same_file(found, marks)
             if head.startswith(PARQUET_MAGIC):
-                return _table_is_ours(path, owned, same=same)
+                return _table_is_ours(path, marks.get("mark"), owned, same=same)
             return _lines_are_ours(file, head, owned, same=same)
 
 
@@ -71,10 +72,12 @@ def _torn(head: bytes) -> bool:
     return cut or head.startswith(b"\0")
 
 
-def _table_is_ours(path: Path, owned: Owned, *, same: bool) -> bool:
-    from bulkgrok.sinks.table import first_line  # noqa: PLC0415 - pyarrow is loaded for tables only
+def _table_is_ours(path: Path, mark: object, owned: Owned, *, same: bool) -> bool:
+    from bulkgrok.sinks.table import first_line, mark_of  # noqa: PLC0415 - pyarrow is loaded for tables only
 
     try:
+        if mark is not None and mark_of(path) == mark:
+            return True
         line = first_line(path)
     except ValueError:  # cut or damaged: no footer
         return same

@@ -14,27 +14,39 @@ from typing import ClassVar
 from bulkgrok.core.failpoints import hit
 from bulkgrok.core.model import Decoded, Position, Settled
 from bulkgrok.sinks import files, ownership
-from bulkgrok.sinks.files import Draft, Marks
+from bulkgrok.sinks.files import Draft, Marks, new_mark
 from bulkgrok.sinks.parts import PartsSink, PartWriter
 from bulkgrok.sinks.table import RowGroups
 
 
 class ParquetSink:
-    """Write one Parquet file. Its position's state is {size, sha256, dev, inode, ctime_ns} of what is in place.
+    """Write one Parquet file. Its position's state is {mark, size, sha256, dev, inode, ctime_ns} of what is in place.
+
+    The mark is in the file too: a crash between the rename and the storing of its position leaves a file that the
+    run knows. It is drawn by the first `restore` and kept as long as positions are.
 
     Args:
         output: The file; a symbolic link to a file is written through.
         simulated: Whether the file says of itself that its rows are simulated.
         summarise: Decodes an answer, given its kind's name and its body.
+        mark: Draws a mark that no other run has.
     """
 
     appendable: ClassVar[bool] = False
 
-    def __init__(self, output: Path, *, simulated: bool, summarise: Callable[[str, bytes], Decoded]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        *,
+        simulated: bool,
+        summarise: Callable[[str, bytes], Decoded],
+        mark: Callable[[], str] = new_mark,
+    ) -> None:
         self.name = f"parquet:{output.absolute()}"
         self._path = output
         self._simulated = simulated
         self._summarise = summarise
+        self._new_mark = mark
         self._draft: Draft | None = None
         self._groups: RowGroups | None = None
         self._final = Position(seq=0)
@@ -59,11 +71,10 @@ class ParquetSink:
             path = files.target(self._path)
             files.make_folder(path.parent)
             self._current = bool(position and position.seq and files.intact(path, position.state))
-            state: Marks = {}
+            known = position.state if position else self._final.state
+            state: Marks = {"mark": known.get("mark") or self._new_mark()}
             if path.exists():
-                state = files.stamp(path.stat())
-                if position:
-                    state = {**position.state, **state} if self._current else state
+                state |= {**(known if files.intact(path, known) else {}), **files.stamp(path.stat())}
             self._seq = position.seq if position and self._current else 0
         self._final = Position(seq=self._seq, state=state)
         return self._final
@@ -79,9 +90,13 @@ class ParquetSink:
     def _open(self) -> RowGroups:
         if self._groups is None:
             self._draft = Draft(self._path)
-            self._groups = RowGroups(self._draft, simulated=self._simulated, summarise=self._summarise)
+            self._groups = RowGroups(self._draft, mark=self._mark, simulated=self._simulated, summarise=self._summarise)
             self._current = False
         return self._groups
+
+    @property
+    def _mark(self) -> str:
+        return str(self._final.state["mark"])
 
     def commit(self) -> Position:
         """Return the position of what is in place: seq 0 until the end."""
@@ -100,7 +115,7 @@ class ParquetSink:
             if draft is not None:
                 self._refuse_stranger()
                 hit("sink.before_rename")
-                self._final = Position(seq=self._seq, state=draft.publish())
+                self._final = Position(seq=self._seq, state={"mark": self._mark, **draft.publish()})
                 hit("sink.renamed")
         self._groups = self._draft = None
         self._current = True
@@ -127,4 +142,4 @@ class ParquetParts(PartsSink):
     suffix: ClassVar[str] = "parquet"
 
     def _writer(self, draft: Draft) -> PartWriter:
-        return RowGroups(draft, simulated=self._simulated, summarise=self._summarise)
+        return RowGroups(draft, mark=self._mark, simulated=self._simulated, summarise=self._summarise)

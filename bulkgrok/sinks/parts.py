@@ -21,7 +21,7 @@ import orjson
 from bulkgrok.core.failpoints import hit
 from bulkgrok.core.model import Decoded, Position, Settled
 from bulkgrok.sinks import files, line, ownership
-from bulkgrok.sinks.files import Draft, Marks
+from bulkgrok.sinks.files import Draft, Marks, new_mark
 from bulkgrok.sinks.quota import Quota
 
 ROWS_A_PART: Final = 50_000
@@ -47,7 +47,10 @@ class PartWriter(Protocol):
 
 
 class PartsSink(ABC):
-    """Write a folder of parts. The position's state is {"parts": [{name, rows, bytes, sha256, first_seq, …}]}.
+    """Write a folder of parts. The position's state is {"mark", "parts": [{name, rows, bytes, sha256, first_seq, …}]}.
+
+    The mark is drawn by the first `restore`; tables carry it, so that a part is known which a crash left behind
+    between its rename and the storing of its position. Lines are known by what they say.
 
     Args:
         output: The folder.
@@ -55,12 +58,13 @@ class PartsSink(ABC):
         summarise: Decodes an answer, given its kind's name and its body.
         rows_a_part: n rows after which a part is closed.
         bytes_a_part: n bytes of bodies after which a part is closed.
+        mark: Draws a mark that no other run has.
     """
 
     appendable: ClassVar[bool] = True
     suffix: ClassVar[str]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three are what a sink is, the rest have defaults
         self,
         output: Path,
         *,
@@ -68,6 +72,7 @@ class PartsSink(ABC):
         summarise: Callable[[str, bytes], Decoded],
         rows_a_part: int = ROWS_A_PART,
         bytes_a_part: int = BYTES_A_PART,
+        mark: Callable[[], str] = new_mark,
     ) -> None:
         self.name = f"{self.suffix}-parts:{output.absolute()}"
         self._folder = output
@@ -78,6 +83,8 @@ class PartsSink(ABC):
         self._lock = -1
         self._draft: Draft | None = None
         self._inside: PartWriter | None = None
+        self._new_mark = mark
+        self._mark = ""
         self._seq = 0
         self._final = Position(seq=0)
 
@@ -91,12 +98,13 @@ class PartsSink(ABC):
         with files.looking(self._folder):
             names = sorted(name for name in files.names(self._folder) if _DATA.fullmatch(name))
         marks = {str(entry.get("name")): _as_marks(entry) for entry in _entries(position)}
+        mark = {"mark": position.state.get("mark")} if position else {}
         known = position is not None
         for name in names:
             path = self._folder / name
             if _PART.fullmatch(name):
                 found = files.look(path)
-                if found is None or not ownership.ours(path, found, marks.get(name, {}), owned):
+                if found is None or not ownership.ours(path, found, marks.get(name, {}) | mark, owned):
                     raise files.foreign(path)
                 known = True
         for name in names:
@@ -114,6 +122,7 @@ class PartsSink(ABC):
             self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             files.lock(self._lock, self._folder)
             listed = _entries(position)
+            self._mark = str((position and position.state.get("mark")) or self._mark or self._new_mark())
             self._parts = []
             for entry in listed:
                 path = self._folder / f"part-{len(self._parts):08d}.{self.suffix}"
@@ -194,7 +203,7 @@ class PartsSink(ABC):
             os.close(fd)
 
     def _here(self) -> Position:
-        return Position(seq=self._seq, state={"parts": list(self._parts)})
+        return Position(seq=self._seq, state={"mark": self._mark, "parts": list(self._parts)})
 
     def _write_manifest(self) -> None:
         manifest = {

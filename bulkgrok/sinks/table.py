@@ -46,6 +46,7 @@ SCHEMA: Final = pa.schema([
     ("assets", pa.list_(_ASSET)),
 ])  # fmt: skip
 
+_MARK = "bulkgrok.run"
 _REPETITIVE = ["kind", "mode", "model", "finish_reason"]
 _MEASURED = ["row", "cost_usd", "submitted_at", "completed_at"]
 _ROWS_A_GROUP = 10_000
@@ -60,19 +61,20 @@ class RowGroups:
 
     Args:
         draft: Where the bytes go.
+        mark: What the file says of itself so that its run knows it again.
         simulated: Whether the file says of itself that its rows are simulated.
         summarise: Decodes an answer for the columns content to cached_tokens.
     """
 
-    def __init__(self, draft: Draft, *, simulated: bool, summarise: Callable[[str, bytes], Decoded]) -> None:
+    def __init__(self, draft: Draft, *, mark: str, simulated: bool, summarise: Callable[[str, bytes], Decoded]) -> None:
         self._summarise = summarise
         self._waiting: list[pa.RecordBatch] = []
         self._quota = Quota(rows=_ROWS_A_GROUP, size_bytes=_BYTES_A_GROUP)
-        schema = SCHEMA.with_metadata({"bulkgrok.simulated": "true"}) if simulated else SCHEMA
+        words = {_MARK: mark} | ({"bulkgrok.simulated": "true"} if simulated else {})
         with _arrow():
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(draft, mode="w"),
-                schema,
+                SCHEMA.with_metadata(words),
                 compression="zstd",
                 use_dictionary=_REPETITIVE,
                 write_statistics=_MEASURED,
@@ -163,6 +165,19 @@ def _fitting(n: int) -> int | None:
 
 def _microseconds(at: float | None) -> int | None:
     return None if at is None else round(at * 1e6)
+
+
+def mark_of(path: Path) -> str | None:
+    """Return the mark in a table file, None when there is none.
+
+    Raises:
+        ValueError: It is no readable Parquet file.
+    """
+    try:
+        words = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error)) from error
+    return bytes(words.get(_MARK.encode(), b"")).decode("utf-8", "replace") or None
 
 
 def first_line(path: Path) -> bytes | None:

@@ -78,3 +78,24 @@ def test_only_simulated_rows_say_so():
 def test_lines_end_with_a_newline_each_and_none_is_nothing():
     assert line.render_all([], simulated=False) == b""
     assert line.render_all([SUCCESS, FAILURE], simulated=False).count(b"\n") == 2
+
+
+def test_a_line_is_known_however_it_is_laid_out_and_whatever_was_measured():
+    value = json.loads(line.render(SUCCESS, simulated=True))
+    value["bulkgrok"] = {}
+    assert line.speaks_of(json.dumps(value, indent=1, sort_keys=True).encode(), SUCCESS)
+    assert line.speaks_of(line.render(FAILURE, simulated=False), FAILURE)
+
+
+@pytest.mark.parametrize("key", ["custom_id", "row", "response", "error"])
+@pytest.mark.parametrize("settled", [SUCCESS, FAILURE])
+def test_a_line_that_differs_in_what_it_says_is_not_known(settled, key):
+    value = json.loads(line.render(settled, simulated=False))
+    assert not line.speaks_of(json.dumps(value | {key: {"other": 1}}).encode(), settled)
+    del value[key]
+    assert not line.speaks_of(json.dumps(value).encode(), settled)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"[]", b"null", b"\xff", b"{", b"[" * 100_000, b"9" * 5000])
+def test_rubbish_is_not_known(rubbish):
+    assert not line.speaks_of(rubbish, SUCCESS)
