@@ -22,6 +22,7 @@ from bulkgrok.readers.identity import open_input
 #: n rows read at a time at most, and about how many bytes of them.
 BATCH_ROWS: Final = 256
 _BATCH_BYTES: Final = 1 << 20
+_PROBE_ROWS: Final = 8
 #: Read a column by the page, not by the row group: n bytes of read-ahead each.
 _BUFFER_BYTES: Final = 1 << 18
 
@@ -74,11 +75,24 @@ class ParquetReader:
         return pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
     def _batches(self, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
-        """Yield a row group in batches of about a megabyte, as far as its metadata tell how large its rows are."""
+        """Yield a row group in batches of about a megabyte, going by its metadata and its first rows.
+
+        The metadata know the stored size only: a long text that all rows share is stored once.
+        """
         found = file.metadata.row_group(group)
-        each = found.total_byte_size // max(found.num_rows, 1)
-        size = max(1, min(BATCH_ROWS, _BATCH_BYTES // max(each, 1)))
+        size = _fitting(found.total_byte_size, found.num_rows)
+        if size > _PROBE_ROWS and (probe := next(self._read(file, group, _PROBE_ROWS), None)) is not None:
+            size = min(size, _fitting(probe.nbytes, probe.num_rows))
+        return self._read(file, group, size)
+
+    def _read(self, file: pq.ParquetFile, group: int, size: int) -> Iterator[pa.RecordBatch]:
         return iter(file.iter_batches(size, row_groups=[group], columns=self._names, use_threads=False))
+
+
+def _fitting(size_bytes: int, count: int) -> int:
+    """Return how many rows of this size make a batch."""
+    each = size_bytes // max(count, 1)
+    return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(each, 1)))
 
 
 def _row(row: int, value: dict[str, object] | str) -> RawRow:

@@ -1,0 +1,245 @@
+"""What every reader keeps, over the registry: each text format plain and packed, and tables."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from bulkgrok.core.errors import InputError
+from bulkgrok.readers import FORMATS, open_reader
+from bulkgrok.readers.opening import COMPRESSIONS
+
+PROMPTS = [f"question {n}, {'long ' * (n % 50)}\u2028\x0b\x85 Grüße" for n in range(3000)]
+
+
+def jsonl_bytes(prompts):
+    return b"".join(json.dumps({"prompt": text}, ensure_ascii=False).encode() + b"\n" for text in prompts)
+
+
+def txt_bytes(prompts):
+    return b"".join(text.encode() + b"\n" for text in prompts)
+
+
+def parquet_bytes(prompts):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"prompt": pa.array(prompts, pa.string())}), sink, row_group_size=700, compression="none")
+    return sink.getvalue().to_pybytes()
+
+
+WRITERS = {"jsonl": jsonl_bytes, "txt": txt_bytes, "parquet": parquet_bytes}
+
+
+def zstd(data):
+    """Two frames, which together are one text."""
+    middle = len(data) // 2
+    return b"".join(pa.Codec("zstd").compress(part, asbytes=True) for part in (data[:middle], data[middle:]) if part)
+
+
+def members(data):
+    """Two gzip members, which together are one text."""
+    middle = len(data) // 2
+    return gzip.compress(data[:middle]) + gzip.compress(data[middle:])
+
+
+PACKERS = {"gzip": members, "zstd": zstd}
+
+ALL_NAMES = [
+    (name, suffix, packing, packed_suffix)
+    for name, found in FORMATS.items()
+    for suffix in found.suffixes
+    for packing, packed_suffix in [
+        (None, ""),
+        *[(p, s) for p, suffixes in COMPRESSIONS.items() for s in suffixes if found.text],
+    ]
+]
+each_name = pytest.mark.parametrize("variant", ALL_NAMES, ids=[f"{v[1]}{v[3]}" for v in ALL_NAMES])
+VARIANTS = list({(name, packing): (name, *rest) for name, *rest in ALL_NAMES for packing in [rest[1]]}.values())
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=[f"{v[1]}{v[3]}" for v in VARIANTS])
+text_variants = [v for v in VARIANTS if FORMATS[v[0]].text]
+each_text = pytest.mark.parametrize("variant", text_variants, ids=[f"{v[1]}{v[3]}" for v in text_variants])
+packed_variants = [v for v in text_variants if v[2]]
+each_packed = pytest.mark.parametrize("variant", packed_variants, ids=[f"{v[1]}{v[3]}" for v in packed_variants])
+
+
+def place(tmp_path, variant, data):
+    _, suffix, packing, packed_suffix = variant
+    path = tmp_path / f"in{suffix}{packed_suffix}"
+    path.write_bytes(PACKERS[packing](data) if packing else data)
+    return path
+
+
+def rows_of(reader):
+    return [raw for chunk in reader.chunks() for raw in chunk]
+
+
+def prompt_of(raw):
+    assert raw.defect is None
+    return (json.loads(raw.value) if isinstance(raw.value, bytes) else raw.value)["prompt"]
+
+
+def rows_before_the_break(reader):
+    found = []
+    with pytest.raises(InputError) as caught:
+        found.extend(raw for chunk in reader.chunks() for raw in chunk)
+    return found, caught.value
+
+
+def test_every_format_of_the_registry_is_tested():
+    assert set(WRITERS) == set(FORMATS)
+    assert set(PACKERS) == set(COMPRESSIONS)
+
+
+@each_variant
+def test_all_formats_give_the_same_rows(tmp_path, variant):
+    path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))
+    rows = rows_of(open_reader(path))
+    assert [prompt_of(raw) for raw in rows] == PROMPTS
+    assert [raw.row for raw in rows] == list(range(len(PROMPTS)))
+    assert {raw.line - raw.row if raw.line else None for raw in rows} == ({1} if FORMATS[variant[0]].text else {None})
+
+
+@each_variant
+def test_reading_again_gives_the_same_even_at_the_same_time(tmp_path, variant):
+    reader = open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+    first, second = reader.chunks(), reader.chunks()
+    assert list(next(first)) == list(next(second))
+    assert list(first) == list(second)
+    assert rows_of(reader) == rows_of(reader)
+
+
+@each_variant
+def test_chunks_are_never_empty_and_never_large(tmp_path, variant):
+    chunks = list(open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))).chunks())
+    assert {bool(chunk) for chunk in chunks} == {True}
+    assert max(map(len, chunks)) <= 256
+
+
+@each_variant
+def test_no_rows_are_no_chunks(tmp_path, variant):
+    assert list(open_reader(place(tmp_path, variant, WRITERS[variant[0]]([]) or b"\n")).chunks()) == []
+
+
+@each_name
+def test_every_suffix_is_known(tmp_path, variant):
+    path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS[:5]))
+    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+    path = path.rename(path.with_name(path.name.upper()))
+    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+
+
+@each_variant
+def test_the_bytes_decide_where_the_name_says_nothing_or_something_else(tmp_path, variant):
+    kind = variant[0]
+    path = place(tmp_path, variant, WRITERS[kind](PROMPTS[:5])).rename(tmp_path / ("in.txt" if kind == "txt" else "in"))
+    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+    if kind != "txt":
+        path = path.rename(tmp_path / "in.jsonl")
+        assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+
+
+@each_variant
+def test_a_file_that_is_not_there_or_no_file_is_an_input_error_that_names_it(tmp_path, variant):
+    path = tmp_path / f"in{variant[1]}{variant[3]}"
+    with pytest.raises(InputError, match="in") as caught:
+        open_reader(path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    path.mkdir()
+    with pytest.raises(InputError, match="folder"):
+        open_reader(path)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="regular"):
+        open_reader(path)
+
+
+@each_text
+def test_blank_lines_are_lines_and_no_rows(tmp_path, variant):
+    one, two, three = (WRITERS[variant[0]]([text]).removesuffix(b"\n") for text in ("one", "two", "three"))
+    data = b"\n \t\n" + one + b"\r\n\r\n\x0b\x0c\n" + two + b"\n\n" + three
+    rows = rows_of(open_reader(place(tmp_path, variant, data)))
+    assert [(raw.row, raw.line, prompt_of(raw)) for raw in rows] == [(0, 3, "one"), (1, 6, "two"), (2, 8, "three")]
+    assert not any(raw.value.endswith(b"\r") for raw in rows if isinstance(raw.value, bytes))
+
+
+@each_text
+def test_a_byte_order_mark_at_the_start_is_skipped(tmp_path, variant):
+    path = place(tmp_path, variant, b"\xef\xbb\xbf" + WRITERS[variant[0]](PROMPTS[:3]))
+    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:3]
+    path = place(tmp_path, variant, b"\xef\xbb\xbf")
+    assert rows_of(open_reader(path)) == []
+
+
+@each_text
+def test_the_last_line_needs_no_end(tmp_path, variant):
+    path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS[:3]).removesuffix(b"\n"))
+    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:3]
+
+
+@each_packed
+@pytest.mark.parametrize("lost", [1, 5000])
+def test_a_packed_file_cut_off_gives_every_whole_line_before_the_break(tmp_path, variant, lost):
+    path = place(tmp_path, variant, WRITERS[variant[0]](["x" * 30 + str(os.urandom(40)) for _ in range(9000)]))
+    whole = rows_of(open_reader(path))
+    path.write_bytes(path.read_bytes()[:-lost])
+    found, error = rows_before_the_break(open_reader(path))
+    assert found == whole[: len(found)]
+    # zstd packs blocks of 128 KiB, of which a part is nothing.
+    assert len(found) >= len(whole) - (10 + lost // 20 if variant[2] == "gzip" else 1500)
+    assert str(path) in error.message
+    assert f"after line {len(found)} ({len(found)} rows)" in error.message
+
+
+@each_packed
+def test_a_packed_file_damaged_in_the_middle_gives_only_true_rows_before_the_break(tmp_path, variant):
+    data = WRITERS[variant[0]](["x" * 30 + str(os.urandom(40)) for _ in range(9000)])
+    path = tmp_path / f"in{variant[1]}{variant[3]}"
+    packed = bytearray(gzip.compress(data) if variant[2] == "gzip" else pa.Codec("zstd").compress(data, asbytes=True))
+    path.write_bytes(packed)
+    whole = rows_of(open_reader(path))
+    packed[len(packed) * 2 // 3 :] = b"\xff" * (len(packed) - len(packed) * 2 // 3)
+    path.write_bytes(packed)
+    found, error = rows_before_the_break(open_reader(path))
+    assert found == whole[: len(found)]
+    assert len(found) > 1000
+    assert str(path) in error.message
+
+
+def test_a_table_damaged_in_a_later_row_group_gives_the_rows_of_those_before(tmp_path):
+    path = place(tmp_path, ("parquet", ".parquet", None, ""), parquet_bytes(PROMPTS))
+    whole = rows_of(open_reader(path))
+    group = pq.ParquetFile(path).metadata.row_group(3).column(0)
+    with path.open("r+b") as file:
+        file.seek(min(filter(None, (group.dictionary_page_offset, group.data_page_offset))))
+        file.write(b"\xff" * 200)
+    found, error = rows_before_the_break(open_reader(path))
+    assert found == whole[:2100]
+    assert str(path) in error.message
+    assert "after row 2100" in error.message
+
+
+@each_variant
+def test_a_reading_that_is_given_up_leaves_no_file_open(tmp_path, variant):
+    reader = open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    chunks = reader.chunks()
+    next(chunks)
+    chunks.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+@each_variant
+@pytest.mark.parametrize(
+    "rubbish", [b"", b"\x00", b"\xff" * 100, b"PAR1", b"PAR1PAR1PAR1", b"\x1f\x8b", b"(\xb5/\xfd", b"P*M\x18"]
+)
+def test_rubbish_is_rows_or_an_input_error_and_nothing_else(tmp_path, variant, rubbish):
+    path = tmp_path / f"in{variant[1]}{variant[3]}"
+    path.write_bytes(rubbish)
+    try:
+        rows_of(open_reader(path))
+    except InputError as error:
+        assert str(path) in error.message  # noqa: PT017 - either way is right
