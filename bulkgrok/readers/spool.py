@@ -37,7 +37,7 @@ def spool_stdin(stream: BinaryIO | None, directory: Path) -> Path:
         StorageFailed: The spool could not be written or read.
     """
     spool = directory / SPOOL
-    if stream is not None and stream.isatty():
+    if stream is not None and (stream.closed or stream.isatty()):
         stream = None
     if stream is not None:
         _make_blocking(stream)
