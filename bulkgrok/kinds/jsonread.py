@@ -16,7 +16,7 @@ from bulkgrok.core.jsontext import too_deep
 
 
 def loads(raw: bytes | str) -> object:
-    """Parse JSON.
+    """Parse JSON; every string that comes out can be encoded.
 
     Raises:
         ValueError: It is not JSON in UTF-8, or nested too deeply to be of use.
@@ -25,15 +25,29 @@ def loads(raw: bytes | str) -> object:
         return orjson.loads(raw)
     except ValueError:
         pass
+    try:
+        return mended(loads_halves(raw))
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+
+
+def loads_halves(raw: bytes | str) -> object:
+    """Parse JSON as `loads` does, but keep halves of surrogate pairs: the other half may come in another text.
+
+    Raises:
+        ValueError: As in `loads`.
+    """
     text = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     if too_deep(text):
         msg = "nested too deeply"
         raise ValueError(msg)
     try:
-        return mended(_DECODER.decode(text.decode("utf-8-sig")))
+        value: object = _DECODER.decode(text.decode("utf-8-sig"))
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
+    return value
 
 
 def mended(value: object) -> object:

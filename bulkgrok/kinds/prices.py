@@ -21,7 +21,7 @@ from bulkgrok.core.model import Answer, Unusable
 TICKS_PER_USD: Final = 10_000_000_000
 _SHIPPED: Final = Path(__file__).with_name("prices.toml")
 _MAX_NUMBER: Final = 1e12
-_SUFFIX: Final = re.compile(r"-(?:latest|beta|preview|\d{4}|\d{6}|\d{8}|\d{4}-\d{2}-\d{2})")
+_SUFFIX: Final = re.compile(r"-(?:latest|beta|preview|\d{4}|\d{6}|\d{8}|\d{4}-\d{2}-\d{2})\Z")
 
 Entry = TypeVar("Entry")
 
@@ -146,10 +146,10 @@ def _lookup(table: Mapping[str, Entry], model: str | None) -> Entry | None:
         return None
     name = model.strip().lower().removeprefix("xai/")
     while name not in table:
-        suffixes = [match.start() for match in _SUFFIX.finditer(name) if match.end() == len(name)]
-        if not suffixes:
+        suffix = _SUFFIX.search(name)
+        if suffix is None:
             return None
-        name = name[: suffixes[0]]
+        name = name[: suffix.start()]
     return table[name]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
+
 from bulkgrok.core.model import Code, JsonObject, Unusable
 from bulkgrok.core.verdict import ApiText, api_error, is_refused_content, names_passing_fault
 from bulkgrok.kinds.jsonread import loads
@@ -63,9 +65,15 @@ def asset_url(body: JsonObject) -> str | None:
 
 
 def usage_of(body: JsonObject) -> JsonObject | None:
-    """Return the usage object, if there is one."""
+    """Return the usage object, if there is one that can be stored."""
     usage = body.get("usage")
-    return usage if isinstance(usage, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    try:
+        orjson.dumps(usage)
+    except TypeError:
+        return None
+    return usage
 
 
 def ticks_of(usage: JsonObject | None) -> int | None:
@@ -93,7 +101,11 @@ def text_or_none(value: object) -> str | None:
 
 def job_failed(body: JsonObject, raw: bytes) -> Unusable:
     """Return what an error inside a 200 means: refused content, a fault that may pass, or simply failed."""
-    text = api_error(raw) if body.get("error") or body.get("message") else _silent(body)
+    error = body.get("error")
+    mute = not body.get("message") and (
+        not error or (isinstance(error, dict) and not any(map(error.get, ("message", "error", "detail"))))
+    )
+    text = _silent(body, error) if mute else api_error(raw)
     usage = usage_of(body)
     code = Code.MODERATED if is_refused_content(text) else Code.FAILED
     return Unusable(
@@ -106,10 +118,11 @@ def job_failed(body: JsonObject, raw: bytes) -> Unusable:
     )
 
 
-def _silent(body: JsonObject) -> ApiText:
-    code = body.get("code")
-    word = code if isinstance(code, str) and code else status_word(body) or "failed"
-    return ApiText(code=word.lower()[:200], message=f"the API says {word[:200]!r} and gives no reason")
+def _silent(body: JsonObject, error: object) -> ApiText:
+    """Return the words of a failure that says none: its code at most."""
+    codes = [error.get("code") if isinstance(error, dict) else None, body.get("code"), status_word(body)]
+    word = next((code for code in codes if isinstance(code, str) and code), "failed")[:200]
+    return ApiText(code=word.strip().lower(), message=f"the API says {word!r} and gives no reason")
 
 
 def unreadable(why: str) -> Unusable:

@@ -9,6 +9,7 @@ Precedence, high to low: the row's own fields, `--model`, `--param`, the built-i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from bulkgrok.core.errors import InvalidRow, UsageError
 from bulkgrok.core.model import BadRow, Item, JsonObject, Mode, RawRow
 from bulkgrok.kinds import KINDS, AnyKind
 from bulkgrok.kinds.prices import Prices
-from bulkgrok.kinds.rowvalues import encoded, parse_line, plain_cells
+from bulkgrok.kinds.rowvalues import encoded, is_text, parse_line, plain, plain_cells
 from bulkgrok.kinds.shapes import NAMING_KEYS, custom_id_of, is_true, shape
 from bulkgrok.kinds.templates import PromptTemplate
 
@@ -180,13 +181,20 @@ def _check(settings: RowSettings) -> None:
 
 
 def _name(columns: Mapping[str, object], ordinal: int) -> str:
-    """Return the row's custom_id; what is neither text nor an integer, as JSON text."""
+    """Return the row's custom_id; what is neither text nor an integer, as JSON text.
+
+    Raises:
+        InvalidRow: It is a table's cell that JSON cannot say, or no UTF-8 text.
+    """
     found = custom_id_of(cast("JsonObject", columns), ordinal)
-    if found is not None:
-        return found
-    given = columns.get("custom_id")
-    value = plain_cells({"custom_id": columns.get("id") if given is None else given})["custom_id"]
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if found is None:
+        given = columns.get("custom_id")
+        value = plain("custom_id", columns.get("id") if given is None else given)
+        found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not (found.isascii() or is_text(found)):
+        msg = "custom_id holds half a surrogate pair, which UTF-8 cannot say"
+        raise InvalidRow(msg)
+    return found
 
 
 def _no_system() -> None:

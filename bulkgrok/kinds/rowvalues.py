@@ -130,7 +130,7 @@ def plain(name: str, value: object) -> object:
 
 
 def _number(name: str, value: float | Decimal) -> int | float:
-    if not math.isfinite(value):
+    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
         msg = f"{name} is {value}, which JSON cannot say"
         raise InvalidRow(msg)
     if isinstance(value, Decimal):
@@ -166,12 +166,12 @@ def _culprit(path: str, value: object, depth: int = 0) -> str | None:
     where = path.lstrip(".") or "a field"
     if isinstance(value, int) and not _LOW <= value <= _HIGH:
         return f"{where} is an integer beyond 64 bits and cannot be sent unaltered; give it as a string"
-    if isinstance(value, str) and not _is_text(value):
+    if isinstance(value, str) and not is_text(value):
         return f"{where} holds half a surrogate pair, which UTF-8 cannot say"
     parts: list[tuple[str, object]] = []
     if isinstance(value, dict):
         parts = [(f"{path}.{key:.40}", part) for key, part in value.items()]
-        if not all(map(_is_text, value)):
+        if not all(map(is_text, value)):
             return f"a name in {where} holds half a surrogate pair, which UTF-8 cannot say"
     elif isinstance(value, list):
         parts = [(f"{path}[{position}]", part) for position, part in enumerate(value)]
@@ -179,7 +179,8 @@ def _culprit(path: str, value: object, depth: int = 0) -> str | None:
     return next((message for message in found if message is not None), None)
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Tell whether UTF-8 can say a string."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from bulkgrok.core.model import JsonObject, Reply
-from bulkgrok.kinds.jsonread import loads, mended
+from bulkgrok.kinds.jsonread import loads_halves, mended
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"\r\n|\n|\r")
@@ -61,7 +61,7 @@ def assemble(reply: Reply) -> Reply:
         if data.strip() == _DONE:
             return _finished(reply, completion, done=True)
         try:
-            chunk = loads(data)
+            chunk = _parse(data)
         except ValueError:
             break
         if not isinstance(chunk, dict):
@@ -76,9 +76,20 @@ def assemble(reply: Reply) -> Reply:
     return _finished(reply, completion, done=False)
 
 
+def _parse(data: bytes) -> object:
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        return loads_halves(data)
+
+
 def _finished(reply: Reply, completion: _Completion, *, done: bool) -> Reply:
     if completion.choices and (done or completion.finished):
-        return replace(reply, body=completion.encode(), complete=True, content_type="application/json")
+        try:
+            body = completion.encode()
+        except (TypeError, RecursionError):
+            return replace(reply, complete=False)
+        return replace(reply, body=body, complete=True, content_type="application/json")
     return replace(reply, complete=False)
 
 
@@ -218,11 +229,18 @@ class _Completion:
                 self.choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(choice)
 
     def encode(self) -> bytes:
-        """Return the completion as JSON, identity first, then choices, then everything else."""
+        """Return the completion as JSON, identity first, then choices, then everything else.
+
+        Raises:
+            TypeError, RecursionError: A chunk nests too deeply to be written again.
+        """
         fields = dict(self.fields)
         body: JsonObject = {"id": fields.pop("id", None), "object": "chat.completion"}
         for key in ("created", "model"):
             if key in fields:
                 body[key] = fields.pop(key)
         body["choices"] = [self.choices[index].as_json(index) for index in sorted(self.choices)]
-        return orjson.dumps(mended({**body, **fields}))
+        try:
+            return orjson.dumps({**body, **fields})
+        except TypeError:
+            return orjson.dumps(mended({**body, **fields}))

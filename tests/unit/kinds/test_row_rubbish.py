@@ -43,6 +43,7 @@ def refusal(line):
         (b'{"prompt": "x", "a": NaN, "b": 1111111111111111111}', "NaN"),
         (b'{"prompt": "x", "a": "\\ud800"}', "surrogate"),
         (b'{"prompt": "x", "a": ["\\udc00", 1111111111111111111]}', "a[0] holds half a surrogate pair"),
+        (b'{"prompt": "x", "custom_id": "\\ud800", "a": 1111111111111111111}', "custom_id holds half"),
         (b'{"prompt": "x", "seed": 18446744073709551616}', "seed is an integer beyond 64 bits"),
         (b'{"prompt": "x", "a": {"b": [1, -9223372036854775809]}}', "a.b[1] is an integer beyond 64 bits"),
         (b'{"prompt": "x", "a": ' + b"9" * 5_000 + b"}", "5000 digits"),

@@ -1,0 +1,126 @@
+import itertools
+import json
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkgrok.core.jsontext import one_line
+from bulkgrok.core.model import Answer, BadRow, Item, RawRow, Reply, Unusable
+from bulkgrok.kinds import KINDS, pending
+from bulkgrok.kinds.prices import Prices
+from bulkgrok.kinds.rows import RowEncoder, RowSettings
+
+PRICES = Prices.shipped()
+ENCODERS = [
+    RowEncoder(RowSettings(), PRICES),
+    RowEncoder(RowSettings(kind="video", mode="deferred", params={"n": 2}, stream=True), PRICES),
+    RowEncoder(RowSettings(prompt="{{ prompt }}{{ row.a }}", system="{{ system }}"), PRICES),
+]
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["chat", "video", "video-edit", "deferred", "direct", "POST", "/v1/videos", "https://v", "7"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = """
+prompt messages system kind mode deferred stream body url method model n duration seconds video image custom_id id
+choices message content delta index tool_calls function finish_reason logprobs error code status usage data
+prompt_tokens cost_in_usd_ticks request_id tools file_ids max_tokens a
+"""
+keys = st.sampled_from(KEYS.split())
+objects = st.recursive(
+    st.dictionaries(keys, values, max_size=6),
+    lambda inner: st.dictionaries(keys, values | inner | st.lists(inner, max_size=2), max_size=6),
+    max_leaves=6,
+)
+odd_cells = scalars | st.binary(max_size=4) | st.floats() | st.dates() | st.decimals() | st.timedeltas() | values
+
+
+def check(raw):
+    for encoder in ENCODERS:
+        result = encoder.encode(raw)
+        assert isinstance(result, Item | BadRow)
+        assert isinstance(result.custom_id, str)
+        assert len(result.digest) == 16
+        if isinstance(result, BadRow):
+            assert result.message
+            assert "cannot be encoded" not in result.message
+        else:
+            assert orjson.loads(result.body)["model"] == result.model
+            assert result.max_usd >= 0
+            assert result.tokens >= 0
+            assert encoder.encode(raw) == result
+
+
+@settings(deadline=None)
+@given(objects)
+def test_every_json_row_is_a_request_or_a_bad_row(row):
+    check(RawRow(row=0, line=1, value=json.dumps(row).encode()))
+
+
+@settings(deadline=None)
+@given(st.dictionaries(keys | st.text(max_size=3), odd_cells, max_size=6))
+def test_every_table_row_is_a_request_or_a_bad_row(cells):
+    check(RawRow(row=0, line=None, value=cells))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | objects.map(lambda row: json.dumps(row).encode()[:-1]))
+def test_every_line_is_a_request_or_a_bad_row(line):
+    check(RawRow(row=0, line=1, value=line))
+
+
+@settings(deadline=None)
+@given(objects | values, st.sampled_from(list(KINDS.values())))
+def test_every_reply_is_an_answer_or_unusable(body, kind):
+    raw = json.dumps(body).encode()
+    found = kind.decode(raw)
+    assert isinstance(found, Answer | Unusable)
+    orjson.dumps([found.usage, found.model])
+    cost = PRICES.cost_usd(kind.name, kind.default_model, found, 0.1)
+    assert cost is None or 0 <= cost < 1e9
+    assert pending(raw) in {True, False}
+
+
+@settings(deadline=None)
+@given(st.lists(objects, max_size=5), st.booleans(), st.integers(0, 40))
+def test_every_stream_is_whole_or_incomplete_and_never_an_error(chunks, complete, cut):
+    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    for sent in (body, body[: len(body) - cut]):
+        reply = KINDS["chat"].unstream(
+            Reply(status=200, body=sent, complete=complete, content_type="text/event-stream")
+        )
+        assert 200 <= reply.status < 600
+        if reply.complete:
+            orjson.loads(reply.body)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40), st.lists(st.integers(0, 40), max_size=4))
+def test_a_text_cut_into_pieces_comes_back_whole(content, reasoning, cuts):
+    bounds = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
+    pieces = [content[a:b] for a, b in itertools.pairwise(bounds)]
+    deltas = [{"role": "assistant", "reasoning_content": reasoning}, *({"content": piece} for piece in pieces)]
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
+    found = KINDS["chat"].decode(KINDS["chat"].unstream(Reply(status=200, body=body)).body)
+    assert (found.content or "", found.reasoning) == (content, reasoning)
+
+
+@settings(deadline=None)
+@given(objects | values, st.sampled_from([None, 0, 2]), st.booleans())
+def test_one_line_keeps_every_value(value, indent, ascii_only):
+    raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    line = one_line(raw)
+    assert b"\n" not in line
+    assert json.loads(line) == value
