@@ -62,6 +62,7 @@ class RowEncoder:
         _check(settings)
         self._settings = settings
         self._prices = prices
+        self._mode = Mode(settings.mode)
         self._params = dict(settings.params)
         self._prompt = None if settings.prompt is None else PromptTemplate(settings.prompt, flag="--prompt")
         self._system = None if settings.system is None else PromptTemplate(settings.system, flag="--system")
@@ -139,7 +140,7 @@ class RowEncoder:
         if body_deferred and own is Mode.DIRECT:
             msg = 'the row says both "mode": "direct" and "deferred": true'
             raise InvalidRow(msg)
-        mode = Mode.DEFERRED if body_deferred else own or self._settings.mode
+        mode = Mode.DEFERRED if body_deferred else own or self._mode
         stream = is_true(fields, "stream") if fields.get("stream") is not None else self._settings.stream
         if mode is Mode.DEFERRED:
             fields.pop("stream", None)
@@ -166,6 +167,9 @@ class RowEncoder:
 def _check(settings: RowSettings) -> None:
     if settings.kind not in KINDS:
         msg = f"--kind {settings.kind}: there are {', '.join(KINDS)}"
+        raise UsageError(msg)
+    if settings.mode not in tuple(Mode):
+        msg = f"--mode {settings.mode}: there are {', '.join(Mode)}"
         raise UsageError(msg)
     for key, value in settings.params.items():
         if (instead := _NOT_PARAMS.get(key)) is not None:

@@ -100,6 +100,7 @@ def test_bad_rows_with_the_same_bytes_have_the_same_digest():
         ({"prompt": "\udcff"}, "not UTF-8"),
         ({"prompt": "{{ x | nofilter }}"}, "nofilter"),
         ({"kind": "audio"}, "--kind audio"),
+        ({"mode": "batch"}, "--mode batch"),
         ({"params": {"prompt": "x"}}, "use --prompt"),
         ({"params": {"deferred": True}}, "use --mode"),
         ({"params": {"a": float("nan")}}, "--param a"),
