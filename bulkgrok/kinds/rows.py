@@ -40,7 +40,7 @@ _NOT_PARAMS: Final = {
 class RowSettings:
     """What the flags say about every row."""
 
-    mode: Mode = Mode.DIRECT
+    mode: str = Mode.DIRECT
     kind: str = "chat"
     model: str | None = None
     prompt: str | None = None
