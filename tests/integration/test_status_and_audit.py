@@ -1,0 +1,242 @@
+"""Looking at a run on disk: going on, killed, finished, or not there at all."""
+
+import fcntl
+import json
+import os
+import stat
+import time
+
+import pytest
+
+from bulkgrok.checkpoint import open_store
+from bulkgrok.cli import main
+from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Lose, Redeem, Refuse, Submit, Succeed
+from bulkgrok.core.model import Code, Entry, Fingerprint, Item, Mode, Progress, RowError, RunIdentity
+
+AT = 1_790_000_000.0
+
+
+def item(row, mode=Mode.DEFERRED, custom_id=None):
+    return Item(
+        row=row,
+        line=row + 1,
+        custom_id=custom_id or str(row),
+        kind="chat",
+        mode=mode,
+        model="grok-4.3",
+        stream=False,
+        body=b"{}",
+        digest=row.to_bytes(16, "big"),
+        max_usd=0.5,
+        tokens=10,
+    )
+
+
+def submit(row, attempt=1, **changes):
+    return Submit(item=item(row, **changes), attempt=attempt, at=AT)
+
+
+def identity(output):
+    return RunIdentity(
+        run_id=str(output),
+        input_name="in.jsonl",
+        input=Fingerprint(size=1, sha256="0" * 64),
+        settings={},
+        endpoint="https://api.x.ai/v1",
+        key_salt="",
+        key_hash="",
+        simulated=False,
+        created_at=AT,
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A killed run of six rows: answered, failed, accepted, in doubt twice, lost, and never begun."""
+    folder = tmp_path / "in.bulkgrok"
+    folder.mkdir()
+    store = open_store(folder / "checkpoint.db")
+    store.open()
+    store.bind(identity(tmp_path / "in.results.jsonl"))
+    store.note("rows", 6)
+    store.apply([
+        submit(0, mode=Mode.DIRECT),
+        Redeem(row=0, at=AT + 1, status_code=200, raw=b"{}", request_id="r"),
+        Succeed(row=0, model="grok-4.3", cost_usd=0.25, usage=b"{}", tokens=(10, 5, 0, 0)),
+        submit(1),
+        Refuse(row=1, at=AT, counted=True, entry=Entry.POSSIBLE_FEE, reason="refused"),
+        Fail(
+            row=1, at=AT, error=RowError(code=Code.MODERATED, message="no"), custom_id="1", kind="chat",
+            mode=Mode.DEFERRED, model="grok-4.3", digest=bytes(16),
+        ),
+        submit(2),
+        Accept(row=2, request_id="id-2", at=AT, deadline_at=time.time() + 3600),
+        submit(3, custom_id="evil\x1b[2J"),
+        Doubt(row=3, at=AT, reason="dropped \x1b[31m"),
+        submit(3, attempt=2, custom_id="evil\x1b[2J"),
+        submit(4),
+        Accept(row=4, request_id="id-4", at=AT, deadline_at=AT + 86_400),
+        Lose(row=4, at=AT, reason="404 twice"),
+    ])  # fmt: skip
+    store.close()
+    return folder
+
+
+def told(capsysbinary, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, capsysbinary.readouterr().out.decode()
+
+
+def test_status_of_a_killed_run_counts_from_its_checkpoint(run_dir, capsysbinary):
+    code, out = told(capsysbinary, "status", run_dir, "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert (shown["rows"], shown["succeeded"], shown["failed"], shown["outstanding"], shown["pending"]) == (
+        6,
+        1,
+        1,
+        1,
+        3,
+    )
+    assert (shown["in_doubt"], shown["lost"], shown["cost_usd"]) == (2, 1, 0.25)
+    assert shown["failed_by_code"] == {"moderated": 1}
+    assert shown["output"] == str(run_dir.parent / "in.results.jsonl")
+    assert shown["errors"] == str(run_dir.parent / "in.errors.jsonl")
+    assert shown["run_dir"] == str(run_dir)
+    assert shown["exit_code"] is None
+
+
+@pytest.mark.parametrize(
+    "name", ["in.jsonl", "in.jsonl.gz", "in.results.jsonl", "in.bulkgrok", "in.bulkgrok/checkpoint.db"]
+)
+def test_a_run_is_found_by_any_of_its_names(run_dir, capsysbinary, name):
+    code, out = told(capsysbinary, "status", run_dir.parent / name, "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 6)
+
+
+def test_status_in_words_tells_what_waits_the_next_deadline_and_what_to_type(run_dir, capsysbinary):
+    code, out = told(capsysbinary, "status", run_dir)
+    assert code == 0
+    for part in (
+        "2 of 6 rows done",
+        "no runner",
+        "1 moderated",
+        "1 accepted",
+        "3 still to be sent",
+        "59 min",
+        "$0.25",
+        "next:",
+    ):
+        assert part in out
+
+
+def alive(run_dir, **progress):
+    status = {
+        "pid": os.getpid(),
+        "state": "running",
+        "updated_at": time.time(),
+        "progress": {"state": "running", "in_flight": 7, "started_at": time.time() - 10, "succeeded": 1, "failed": 1}
+        | progress,
+        "report": None,
+    }
+    (run_dir / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    lock = os.open(run_dir / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def test_a_runner_that_is_alive_is_named_and_its_open_requests_are_not_in_doubt(run_dir, capsysbinary):
+    lock = alive(run_dir)
+    try:
+        _, words = told(capsysbinary, "status", run_dir)
+        _, facts = told(capsysbinary, "status", run_dir, "--json")
+        _, account = told(capsysbinary, "audit", run_dir, "--json")
+    finally:
+        os.close(lock)
+    assert f"pid {os.getpid()}" in words
+    assert "7 requests in flight" in words
+    assert json.loads(facts)["in_doubt"] == 1
+    assert len(json.loads(account)["in_doubt"]) == 1
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"", b"\xff", b"[]", b'{"pid": "x"}', b'{"pid": -1}', b'{"pid": 1e99, "progress": 3}', b"[" * 99_999]
+)
+def test_a_broken_status_file_is_as_good_as_none(run_dir, capsysbinary, rubbish):
+    (run_dir / "status.json").write_bytes(rubbish)
+    code, out = told(capsysbinary, "status", run_dir, "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 6)
+
+
+def test_looking_changes_nothing(run_dir, capsysbinary):
+    (run_dir / "run.lock").touch()
+    before = {file.name: file.read_bytes() for file in run_dir.iterdir() if not file.name.endswith("-shm")}
+    told(capsysbinary, "status", run_dir)
+    told(capsysbinary, "audit", run_dir)
+    after = {file.name: file.read_bytes() for file in run_dir.iterdir() if not file.name.endswith("-shm")}
+    assert {name: data for name, data in after.items() if data} == {name: data for name, data in before.items() if data}
+
+
+def test_audit_lists_every_request_that_may_have_been_billed(run_dir, capsysbinary):
+    code, out = told(capsysbinary, "audit", run_dir, "--json")
+    account = json.loads(out)
+    assert code == 0
+    assert (account["billed"], account["cost_usd"]) == (3, 0.25)
+    assert [(entry["row"], entry["attempt"]) for entry in account["in_doubt"]] == [(3, 1), (3, 2)]
+    assert [entry["row"] for entry in account["lost"]] == [4]
+    assert [entry["row"] for entry in account["possible_fees"]] == [1]
+    assert (account["expired"], account["unexplained"]) == ([], [])
+    assert set(account["lost"][0]) == {"row", "custom_id", "attempt", "at", "reason", "max_usd"}
+
+
+def test_audit_in_words_explains_itself_and_steers_no_terminal(run_dir, capsysbinary):
+    _, out = told(capsysbinary, "audit", run_dir)
+    assert "in doubt: 2 requests, $1.00 at most" in out
+    assert "Every request is explained." in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("command", ["status", "audit"])
+def test_where_there_is_no_run_the_code_is_2(tmp_path, capsysbinary, command):
+    (tmp_path / "in.bulkgrok").mkdir()
+    for place in (tmp_path, tmp_path / "in.jsonl", tmp_path / "in.bulkgrok", tmp_path / "none" / "none"):
+        code, out = told(capsysbinary, command, place)
+        assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["status", "audit"])
+def test_a_checkpoint_of_rubbish_is_told_in_words(tmp_path, capsysbinary, command):
+    folder = tmp_path / "in.bulkgrok"
+    folder.mkdir()
+    (folder / "checkpoint.db").write_bytes(b"SQLite format 3\0" + os.urandom(5000))
+    code = main([command, str(folder)])
+    shown = capsysbinary.readouterr()
+    assert code in {2, 6, 8}
+    assert b"Traceback" not in shown.err
+    assert b"bug" not in shown.err
+
+
+def test_status_reads_a_run_whose_folder_may_not_be_written(run_dir, capsysbinary):
+    run_dir.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        code, out = told(capsysbinary, "status", run_dir, "--json")
+    finally:
+        run_dir.chmod(stat.S_IRWXU)
+    assert (code, json.loads(out)["rows"]) == (0, 6)
+
+
+def test_status_of_a_finished_run_gives_its_exit_code(run_dir, capsysbinary):
+    status = {
+        "pid": 2**22 + 1,
+        "updated_at": AT,
+        "progress": {},
+        "report": {"exit_code": 130, "duration_s": 3.5, "errors": "e"},
+    }
+    (run_dir / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    _, out = told(capsysbinary, "status", run_dir, "--json")
+    shown = json.loads(out)
+    assert (shown["exit_code"], shown["duration_s"], shown["errors"]) == (130, 3.5, "e")
+
+
+def test_progress_fields_are_those_that_status_reads():
+    assert {"state", "note", "in_flight", "started_at", "succeeded", "failed", "done_before"} <= set(Progress.__slots__)
