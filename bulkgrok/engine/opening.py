@@ -20,7 +20,7 @@ from bulkgrok import kinds, readers
 from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed
-from bulkgrok.core.model import BadRow, Fingerprint, Settled
+from bulkgrok.core.model import BadRow, Fingerprint
 from bulkgrok.core.ports import Clock, Encoder, Offload, Sink, Store
 from bulkgrok.engine.binding import Wanted, bind, is_replaced
 from bulkgrok.engine.lock import RunLock
@@ -30,7 +30,7 @@ from bulkgrok.engine.source import FileSource, RowsSource
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.sinks import open_sink
 from bulkgrok.sinks.errors import ErrorsFile
-from bulkgrok.sinks.line import render
+from bulkgrok.sinks.line import speaks_of
 from bulkgrok.telemetry.wording import printable
 
 _ERRORS: Final = "errors"
@@ -159,7 +159,7 @@ class Opening:
         path = Path(self._config.input)
         name = self._config.input
         if name == "-":
-            path = await self._offload(readers.spool_stdin, sys.stdin.buffer, self._places.run_dir)
+            path = await self._offload(readers.spool_stdin, sys.stdin.buffer if sys.stdin else None, self._places.run_dir)
             name = "standard input"
         source = FileSource(
             path=path,
@@ -285,10 +285,7 @@ class Opening:
                 return row if isinstance(row, int) else None
             return None
 
-        def rendered(settled: Settled) -> bytes:
-            return render(settled, simulated=self._config.simulate)
-
-        owned = owned_by(store, rendered, row_of)
+        owned = owned_by(store, speaks_of, row_of)
         self._sink.check(store.position(self._sink.name), owned)
         self._errors.check(store.position(_ERRORS), owned)
 

@@ -47,7 +47,7 @@ async def preview(config: RunConfig, n: int) -> list[JsonObject]:
     if config.input != "-":
         return _encoded(config, Path(config.input), encoder, n)
     with tempfile.TemporaryDirectory() as folder:
-        spool = readers.spool_stdin(sys.stdin.buffer, Path(folder))
+        spool = readers.spool_stdin(sys.stdin.buffer if sys.stdin else None, Path(folder))
         return _encoded(config, spool, encoder, n)
 
 

@@ -35,7 +35,7 @@ async def recover(checkpoint: Checkpoint, store: Store, *, policy: RowPolicy, at
 
 async def retry_failed(checkpoint: Checkpoint, store: Store, *, at: float) -> int:
     """Make failed rows pending with fresh counts; moderated ones stay, paid answers are only downloaded again."""
-    failed = await checkpoint.call(list, _retryable(store))
+    failed: list[Settled] = await checkpoint.call(lambda: list(_retryable(store)))
     for start in range(0, len(failed), _BATCH):
         await checkpoint.commit(*(_retry(settled, at) for settled in failed[start : start + _BATCH]))
     return len(failed)
@@ -66,7 +66,7 @@ def _fail(row: int, at: float, code: Code, message: str) -> Fail:
 
 
 def owned_by(
-    store: Store, render: Callable[[Settled], bytes], row_of: Callable[[bytes], int | None]
+    store: Store, speaks_of: Callable[[bytes, Settled], bool], row_of: Callable[[bytes], int | None]
 ) -> Callable[[bytes], bool]:
     """Return a test for whether a line of an output file is one that this run wrote."""
 
@@ -75,6 +75,6 @@ def owned_by(
         if row is None:
             return False
         outcome = store.outcome(row)
-        return outcome is not None and render(outcome) == line
+        return outcome is not None and speaks_of(line, outcome)
 
     return owned

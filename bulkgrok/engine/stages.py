@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -69,7 +69,7 @@ class Stages:
     redeemer: Redeemer
     settler: Settler
     conductor: Conductor
-    side_work: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    side_work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     note_stopped_alike: bool = False
 
 
