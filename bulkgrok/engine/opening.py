@@ -159,7 +159,9 @@ class Opening:
         path = Path(self._config.input)
         name = self._config.input
         if name == "-":
-            path = await self._offload(readers.spool_stdin, sys.stdin.buffer if sys.stdin else None, self._places.run_dir)
+            path = await self._offload(
+                readers.spool_stdin, sys.stdin.buffer if sys.stdin else None, self._places.run_dir
+            )
             name = "standard input"
         source = FileSource(
             path=path,

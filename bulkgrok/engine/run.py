@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bulkgrok.config import Places, RunConfig, places
-from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, UsageError
+from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.model import Progress, Report, Settled, Totals
 from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
 from bulkgrok.core.ports import Clock, Events, Sink, Store
@@ -144,7 +144,7 @@ class Engine:
                     raise
             if self._crash is not None:
                 raise self._crash
-            if isinstance(self._error, UsageError) and self.progress.requests == 0:
+            if self._error is not None and self._refused:
                 raise self._error
             report = await self._report(opened, self._clock.monotonic() - began)
         self.progress.state = "finished"
@@ -209,7 +209,7 @@ class Engine:
                 stop = await stages.conductor.conduct()
                 if stop is not None:
                     self._stop(stop)
-            except BulkgrokError as error:
+            except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
                 self._stop(error)
             await asyncio.gather(*workers)
         finally:
@@ -307,7 +307,7 @@ class Engine:
     async def _conclude(self, opened: OpenRun, projector: Projector) -> None:
         """Write what the run has reached: the output, then the errors file."""
         self.progress.state = "finishing"
-        if opened.committer.failed is not None:
+        if opened.committer.failed is not None or self._refused:
             return
         try:
             complete = self._error is None and await self._complete(opened)
@@ -339,6 +339,11 @@ class Engine:
         return self.progress.rows - store.taken().below(self.progress.rows), outstanding
 
     # Stopping
+
+    @property
+    def _refused(self) -> bool:
+        """Whether the input or the template was refused before anything was sent."""
+        return isinstance(self._error, UsageError | InputError | RunMismatch) and self.progress.requests == 0
 
     def _halt(self) -> None:
         if self.stages is not None:

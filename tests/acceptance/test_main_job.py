@@ -2,6 +2,11 @@
 
 import json
 
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 MIXED = [
     {"custom_id": "plain", "prompt": "What is 2+2?"},
     {"custom_id": "messages", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5},
@@ -15,8 +20,18 @@ MIXED = [
     },
     {"custom_id": "video", "kind": "video", "prompt": "A rocket", "duration": 2, "resolution": "720p"},
     {"custom_id": "edit", "kind": "video", "prompt": "Make it slow", "video": "https://example.com/in.mp4"},
-    {"custom_id": "extend", "kind": "video-extension", "prompt": "Go on", "video": {"url": "https://example.com/a.mp4"}},
-    {"custom_id": "batch-video", "method": "POST", "url": "/v1/videos/generations", "body": {"prompt": "sea", "duration": 1}},
+    {
+        "custom_id": "extend",
+        "kind": "video-extension",
+        "prompt": "Go on",
+        "video": {"url": "https://example.com/a.mp4"},
+    },
+    {
+        "custom_id": "batch-video",
+        "method": "POST",
+        "url": "/v1/videos/generations",
+        "body": {"prompt": "sea", "duration": 1},
+    },
     {"custom_id": "streamed", "prompt": "stream me", "stream": True},
     {"custom_id": "refused", "prompt": "[[refuse]] something bad"},
     {"custom_id": "too-long", "kind": "video", "prompt": "x", "duration": 99},
@@ -35,7 +50,17 @@ def test_a_mixed_file_is_answered_once_a_row_and_the_same_command_again_sends_no
 ):
     api = simulator("--deferred-latency", "0.3", "--video-latency", "0.3")
     write_mixed(tmp_path / "in.jsonl")
-    command = ("run", tmp_path / "in.jsonl", "--concurrency", 3, "--base-url", api.base_url, "--poll-interval", "0.1", "--json")
+    command = (
+        "run",
+        tmp_path / "in.jsonl",
+        "--concurrency",
+        3,
+        "--base-url",
+        api.base_url,
+        "--poll-interval",
+        "0.1",
+        "--json",
+    )
     done = bulkgrok(*command)
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
@@ -76,11 +101,6 @@ def test_a_mixed_file_is_answered_once_a_row_and_the_same_command_again_sends_no
 def test_the_gsm8k_questions_end_to_end_and_equal_from_and_to_parquet(
     tmp_path, simulator, bulkgrok, lines, shared_data
 ):
-    import duckdb
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     api = simulator()
     source = shared_data / "gsm8k-test.jsonl"
     questions = lines(source)
@@ -90,7 +110,10 @@ def test_the_gsm8k_questions_end_to_end_and_equal_from_and_to_parquet(
     assert done.returncode == 0, done.stderr
     done = bulkgrok("run", tmp_path / "q.parquet", "-o", tmp_path / "b.parquet", *common)
     assert done.returncode == 0, done.stderr
-    answers = {found["row"]: found["response"]["body"]["choices"][0]["message"]["content"] for found in lines(tmp_path / "a.jsonl")}
+    answers = {
+        found["row"]: found["response"]["body"]["choices"][0]["message"]["content"]
+        for found in lines(tmp_path / "a.jsonl")
+    }
     assert sorted(answers) == list(range(1319))
     frame = pd.read_parquet(tmp_path / "b.parquet")
     assert dict(zip(frame["row"], frame["content"], strict=True)) == answers
