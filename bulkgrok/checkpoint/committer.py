@@ -1,0 +1,296 @@
+"""The store as stages on the event loop see it: one writer on one thread, and groups of changes in one flush.
+
+Law: what `commit` returned from is durable. A change that was handed in is applied exactly once or fails, whatever
+becomes of the task that waits for it. Changes are applied in the order they came in; those that arrive while the disk
+is busy become the next group. Backpressure is the waiting itself: whoever commits waits for the disk.
+
+When the disk fails, the run is over (`failed`), and only saving counts: no new intent is taken, room that was kept
+(ballast) is given up for what is on its way, and receipts and answers that still find no place go to a spill file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from bulkgrok.checkpoint.ballast import SIZE_BYTES, Ballast
+from bulkgrok.checkpoint.spill import Spill
+from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.lifecycle import Change, Redeem, Submit
+from bulkgrok.core.ports import Store
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """Something to do on the writer's thread, and who waits for it: changes, or a function."""
+
+    future: asyncio.Future[Any]
+    changes: Sequence[Change] = ()
+    function: Callable[[], object] | None = None
+    result: object = None
+    error: BaseException | None = None
+    cost: int = 0
+
+
+class Committer:
+    """Commits changes in groups.
+
+    Args:
+        store: Not yet open; from `start` to `close` it belongs to the committer's thread.
+        max_ops: n changes of one group, about.
+        max_bytes: Bytes of answers in one group, about.
+        max_delay_s: How long a group waits for more changes; 0 for not at all.
+        ballast_bytes: Room kept on the disk for the time when it is full; 0 for none.
+        inline: No thread: everything runs at once where it is called, for simulations with a clock of their own.
+    """
+
+    def __init__(  # noqa: PLR0913 - knobs of one mechanism
+        self,
+        store: Store,
+        *,
+        max_ops: int = 256,
+        max_bytes: int = 8 << 20,
+        max_delay_s: float = 0.0,
+        ballast_bytes: int = SIZE_BYTES,
+        inline: bool = False,
+    ) -> None:
+        self._store = store
+        self._max_ops = max_ops
+        self._max_bytes = max_bytes
+        self._max_delay_s = max_delay_s
+        self._inline = inline
+        path: Path | None = getattr(store, "path", None)
+        self._ballast = None if path is None else Ballast(path.with_name("ballast"), ballast_bytes)
+        self._spill = None if path is None else Spill(path)
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed: StorageFailed | None = None
+        self._unsaved: list[Change] = []
+        self._closed = True
+
+    @property
+    def failed(self) -> StorageFailed | None:
+        """Why nothing more is taken, None while all is well. The run must stop."""
+        return self._failed
+
+    @property
+    def unsaved(self) -> Sequence[Change]:
+        """Changes that were handed in and are neither in the checkpoint nor in a spill file."""
+        return tuple(self._unsaved)
+
+    async def start(self) -> None:
+        """Open the store, and enter what an earlier run had to spill.
+
+        Raises:
+            StorageFailed, RunMismatch, UsageError: As the store's `open`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        if not self._inline:
+            self._thread = threading.Thread(target=self._work, name="bulkgrok-checkpoint", daemon=True)
+            self._thread.start()
+        try:
+            await self.call(self._open)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _open(self) -> None:
+        self._store.open()
+        if self._spill is not None:
+            self._spill.recover(self._store)
+        if self._ballast is not None:
+            self._ballast.take_on()
+
+    async def commit(self, *changes: Change) -> None:
+        """Apply changes in one transaction; return once they are durable. Cancelling the caller loses nothing.
+
+        Raises:
+            StorageFailed: They could not be made durable, or nothing more is taken; the run must stop.
+            ValueError: The lifecycle table does not allow one of them; none of them was applied.
+        """
+        if changes:
+            await asyncio.shield(self.post(*changes))
+
+    def post(self, *changes: Change) -> asyncio.Future[None]:
+        """Hand in changes; the future is done once they are durable. Cancelling it does not call them back."""
+        return self._hand_in(changes=changes, cost=_cost(changes))
+
+    async def call(self, function: Callable[..., T], /, *args: object) -> T:
+        """Run a function of the store after everything that was handed in before."""
+        result: T = await asyncio.shield(self._hand_in(function=lambda: function(*args)))
+        return result
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the store. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is None:
+            self._store.close()
+            return
+        self._queue.put(None)
+        thread, self._thread = self._thread, None
+        await asyncio.shield(asyncio.to_thread(thread.join))
+
+    def _hand_in(self, **what: Any) -> asyncio.Future[Any]:  # noqa: ANN401 - fields of _Entry
+        if self._loop is None or self._closed:
+            msg = "The checkpoint is closed."
+            raise StorageFailed(msg)
+        entry = _Entry(self._loop.create_future(), **what)
+        entry.future.add_done_callback(_retrieve)
+        if self._inline:
+            self._carry_out([entry])
+            _deliver([entry])
+        else:
+            self._queue.put(entry)
+        return entry.future
+
+    # On the writer's thread
+
+    def _work(self) -> None:
+        """Take what has come in, carry it out, tell those who wait; until told to end."""
+        ending = False
+        while not ending:
+            group, ending = self._take()
+            if group:
+                self._carry_out(group)
+                assert self._loop is not None  # noqa: S101 - set before the thread starts
+                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                    self._loop.call_soon_threadsafe(_deliver, group)
+        self._store.close()
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        """Wait for something to do; return it with what else has come in, and whether that is the end."""
+        group: list[_Entry] = []
+        ops, size = 0, 0
+        wait_until: float | None = None
+        while ops < self._max_ops and size < self._max_bytes:
+            try:
+                if not group:
+                    entry = self._queue.get()
+                elif self._max_delay_s > 0 and wait_until is not None and (left := wait_until - time.monotonic()) > 0:
+                    entry = self._queue.get(timeout=left)
+                else:
+                    entry = self._queue.get_nowait()
+            except Empty:
+                break
+            if entry is None:
+                return group, True
+            group.append(entry)
+            ops += len(entry.changes)
+            size += entry.cost
+            if wait_until is None and self._max_delay_s > 0:
+                wait_until = time.monotonic() + self._max_delay_s
+        return group, False
+
+    def _carry_out(self, group: list[_Entry]) -> None:
+        """Apply all changes of a group, then run its functions, which thereby see everything handed in before them."""
+        writers = [entry for entry in group if entry.changes]
+        if writers:
+            self._apply_group(writers)
+        for entry in group:
+            if entry.function is not None:
+                try:
+                    entry.result = entry.function()
+                except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+                    entry.error = error
+
+    def _apply_group(self, writers: list[_Entry]) -> None:
+        if self._failed is not None:
+            for entry in writers:
+                self._save(entry)
+            return
+        try:
+            self._store.apply([change for entry in writers for change in entry.changes])
+        except ValueError:
+            for entry in writers:
+                self._apply_alone(entry)
+        except StorageFailed as error:
+            self._disk_failed(error, writers)
+        except BaseException as error:  # noqa: BLE001 - a simulated crash, or a defect: nobody may believe in success
+            for entry in writers:
+                entry.error = error
+
+    def _apply_alone(self, entry: _Entry) -> None:
+        """Apply one waiter's changes, so that only the one who asked for the impossible is told so."""
+        try:
+            self._store.apply(entry.changes)
+        except StorageFailed as error:
+            self._disk_failed(error, [entry])
+        except BaseException as error:  # noqa: BLE001 - ValueError is the caller's; see above for others
+            entry.error = error
+
+    # When the disk fails
+
+    def _disk_failed(self, error: StorageFailed, writers: list[_Entry]) -> None:
+        """Stop taking intents; store what can be stored, with the room that was kept for this."""
+        if self._failed is None:
+            self._failed = error
+        if self._ballast is not None:
+            self._ballast.release()
+        for entry in writers:
+            self._save(entry)
+
+    def _save(self, entry: _Entry) -> None:
+        """Store changes although the run is over. Whoever waits is told that it is over, in every case but one.
+
+        The one is a ValueError, which is a defect and told as such. An intent is not stored: its request would leave
+        while nobody can say what became of it.
+        """
+        entry.error = self._failed
+        if any(isinstance(change, Submit) for change in entry.changes):
+            return
+        try:
+            self._store.apply(entry.changes)
+        except ValueError as error:
+            entry.error = error
+        except StorageFailed:
+            entry.error = self._spilled(entry.changes)
+
+    def _spilled(self, changes: Sequence[Change]) -> StorageFailed:
+        assert self._failed is not None  # noqa: S101 - called when it is
+        place, count = (None, 0) if self._spill is None else self._spill.save(changes)
+        if place is None:
+            self._unsaved.extend(changes)
+        if not count:
+            return self._failed
+        if place is None:
+            message = f"{self._failed.message} {count} paid answers found no place anywhere and are lost."
+        else:
+            message = (
+                f"{self._failed.message} Answers that it could not take are in {place}; the next run enters them from "
+                "there."
+            )
+        self._failed = StorageFailed(message, hint=self._failed.hint)
+        return self._failed
+
+
+def _cost(changes: Sequence[Change]) -> int:
+    return sum(len(change.raw) for change in changes if isinstance(change, Redeem))
+
+
+def _deliver(group: list[_Entry]) -> None:
+    """Tell those who wait. Runs on the loop, once for each group."""
+    for entry in group:
+        if not entry.future.done():
+            if entry.error is None:
+                entry.future.set_result(entry.result)
+            else:
+                entry.future.set_exception(entry.error)
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Look at a failure once: the task that should have done so may have been cancelled."""
+    if not future.cancelled():
+        future.exception()

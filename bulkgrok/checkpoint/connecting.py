@@ -1,0 +1,240 @@
+"""From a path to a connection on which every promise was verified.
+
+Law: each setting is made by a statement of its own and read back, because SQLite ignores what it does not like. A file
+is looked at before anything in it is changed; one that is not ours or of a newer version is left as it was found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import apsw
+
+from bulkgrok.checkpoint.filesystem import examine
+from bulkgrok.checkpoint.mishaps import mapped, storage_failed, system_failed
+from bulkgrok.checkpoint.statements import load
+from bulkgrok.checkpoint.tally import Tally
+from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
+
+APPLICATION_ID: Final = 0x62676B31
+"""The letters bgk1, at byte 68 of the file."""
+VERSION: Final = 1
+
+_FIXED_WAL_RESET: Final = 3_051_003
+"""SQLite 3.51.3: before it, a second connection could damage the file while the log began anew."""
+_BUSY_MS: Final = 5_000
+_CHECK_S: Final = 0.6
+"""Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it."""
+_CHECK_STEPS: Final = 100_000
+
+# What a wal holds when a runner left in order: nothing. Pages are large because answers are: half the writes of 4 kB.
+_SETTINGS: Final[tuple[tuple[str, object, object], ...]] = (
+    ("page_size", 16_384, 16_384),
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),
+    ("wal_autocheckpoint", 1_000, 1_000),
+    ("journal_size_limit", 67_108_864, 67_108_864),
+    ("foreign_keys", "ON", 1),
+    ("trusted_schema", "OFF", 0),
+    ("cell_size_check", "ON", 1),
+    ("mmap_size", 0, 0),
+    ("temp_store", "MEMORY", 2),
+    ("cache_size", -16_000, -16_000),
+    ("auto_vacuum", "NONE", 0),
+)
+_MAC_SETTINGS: Final = (("fullfsync", "ON", 1), ("checkpoint_fullfsync", "ON", 1))
+
+
+def connect(path: Path) -> tuple[apsw.Connection, list[str]]:
+    """Open or create a checkpoint for writing; return the connection and warnings.
+
+    Raises:
+        StorageFailed: It cannot be opened, cannot be made safe, or is damaged.
+        RunMismatch: It was written by a newer version.
+        UsageError: It is another program's database.
+    """
+    warnings = examine(path.parent)
+    with mapped(path):
+        _create(path)
+        unclean = _size(path.with_name(path.name + "-wal")) > 0
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        with mapped(path):
+            connection.set_busy_timeout(_BUSY_MS)
+            known = _verify_ours(connection, path)
+            _settle(connection, path)
+            if known and unclean:
+                _check(connection, path)
+            if not known:
+                _make_tables(connection)
+                _sync_folder(path.parent)
+                _sync_folder(path.parent.parent)
+    except BaseException:
+        with suppress(apsw.Error):
+            connection.close(True)
+        raise
+    return connection, warnings
+
+
+def connect_read_only(path: Path) -> tuple[apsw.Connection, Path | None]:
+    """Open a checkpoint for reading, without disturbing a runner; return the connection and a folder to remove after.
+
+    Where the folder cannot be written and a log must be read, a private copy is opened.
+
+    Raises:
+        StorageFailed: It is not there, cannot be read, or is damaged.
+        RunMismatch: It was written by a newer version.
+        UsageError: It is another program's database.
+    """
+    if not path.exists():
+        msg = f"The checkpoint {path} is not there."
+        raise StorageFailed(msg, hint="Name the run directory, or the file that --checkpoint named.")
+    try:
+        return _open_to_read(path, "mode=ro"), None
+    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.BusyError) as error:
+        first = storage_failed(path, error)
+    except apsw.Error as error:
+        raise storage_failed(path, error) from error
+    try:
+        return _open_copy(path)
+    except (apsw.Error, OSError):
+        raise first from None
+
+
+def _open_to_read(path: Path, options: str) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"file:{quote(os.fspath(path.absolute()))}?{options}", flags=flags)
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        for name, value in (("query_only", 1), ("trusted_schema", 0), ("cell_size_check", 1), ("mmap_size", 0)):
+            connection.execute(f"PRAGMA {name} = {value}")
+        connection.execute("BEGIN")  # one moment for all that is read
+        _refuse_empty(path, known=_verify_ours(connection, path))
+    except BaseException:
+        with suppress(apsw.Error):
+            connection.close(True)
+        raise
+    return connection
+
+
+def _refuse_empty(path: Path, *, known: bool) -> None:
+    if not known:
+        msg = f"The checkpoint {path} is empty: its run has not begun."
+        raise StorageFailed(msg, hint="Type the command of the run again.")
+
+
+def _open_copy(path: Path) -> tuple[apsw.Connection, Path | None]:
+    log = path.with_name(path.name + "-wal")
+    if _size(log) == 0:
+        return _open_to_read(path, "mode=ro&immutable=1"), None
+    folder = Path(tempfile.mkdtemp(prefix="bulkgrok-"))
+    try:
+        copy = folder / "checkpoint.db"
+        shutil.copyfile(path, copy)
+        shutil.copyfile(log, copy.with_name("checkpoint.db-wal"))
+        return _open_to_read(copy, "mode=ro"), folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _create(path: Path) -> None:
+    """Create the file so that only its owner can read it: it holds prompts and answers.
+
+    An existing file is not opened here: closing it again would drop the locks of this process on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _verify_ours(connection: apsw.Connection, path: Path) -> bool:
+    """Return whether the file is a checkpoint of this version; False for an empty one."""
+    application, version = connection.pragma("application_id"), connection.pragma("user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if application == 0 and version == 0 and not tables:
+        return False
+    if application != APPLICATION_ID:
+        msg = f"{path} is a database of another program and is left as it is. Nothing was sent."
+        raise UsageError(msg, hint="Name another place with --checkpoint.")
+    if not isinstance(version, int) or version > VERSION:
+        msg = (
+            f"{path} has checkpoint version {version} of a newer bulkgrok; this one knows {VERSION}. Nothing was sent."
+        )
+        raise RunMismatch(msg, hint="Upgrade: pip install -U bulkgrok")
+    if version < VERSION:
+        msg = f"{path} has no known version ({version}). Nothing was sent."
+        raise StorageFailed(msg, hint="Restore a backup over it, or start afresh with -o OTHER.jsonl.")
+    return True
+
+
+def _settle(connection: apsw.Connection, path: Path) -> None:
+    """Make every setting and read it back."""
+    alone = apsw.SQLITE_VERSION_NUMBER < _FIXED_WAL_RESET or _library_version() < _FIXED_WAL_RESET
+    mode = "EXCLUSIVE" if alone else "NORMAL"
+    settings = (("locking_mode", mode, mode.lower()), *_SETTINGS)
+    if sys.platform == "darwin":
+        settings += _MAC_SETTINGS
+    for name, value, expected in settings:
+        connection.execute(f"PRAGMA {name} = {value}")
+        found = connection.pragma(name)
+        if found != expected and not (name == "mmap_size" and found is None):
+            msg = f"The checkpoint {path} cannot be made safe here: {name} is {found!r} and must be {expected!r}."
+            raise StorageFailed(msg, hint="Name a place on a local disk: --checkpoint PATH")
+
+
+def _library_version() -> int:
+    major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split("."))
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _check(connection: apsw.Connection, path: Path) -> None:
+    """Look for damage after a crash, for a bounded time."""
+    ends_at = time.monotonic() + _CHECK_S
+    connection.set_progress_handler(lambda: time.monotonic() > ends_at, _CHECK_STEPS)
+    try:
+        found = connection.pragma("quick_check(1)")
+    except apsw.InterruptError:
+        return
+    finally:
+        connection.set_progress_handler(None)
+    if found != "ok":
+        detail = str(found).strip().replace("\n", "; ")[:500]
+        raise storage_failed(path, apsw.CorruptError(detail))
+
+
+def _make_tables(connection: apsw.Connection) -> None:
+    with connection:
+        for statement in load("schema.sql").values():
+            connection.execute(statement)
+        connection.execute("INSERT INTO tally (one, value) VALUES (1, ?)", (Tally().dumps(),))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # not ours, so nothing of ours was made in it
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {22, 95}:  # EINVAL, EOPNOTSUPP: a file system that needs no flushing of folders
+            raise system_failed(folder, error) from error
+    finally:
+        os.close(fd)

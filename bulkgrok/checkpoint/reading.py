@@ -1,0 +1,257 @@
+"""What a run finds in its checkpoint, and what observers read.
+
+Law: changes nothing. Long lists come page by page, each page a statement of its own that ends before the page is handed
+out: no cursor stays open while somebody writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+import orjson
+
+from bulkgrok.checkpoint.mishaps import mapped
+from bulkgrok.checkpoint.statements import load
+from bulkgrok.checkpoint.tally import Tally, ticks
+from bulkgrok.checkpoint.values import (
+    Columns,
+    counts_from,
+    identity_from,
+    job_from,
+    ledger_entry_from,
+    record_from,
+    settled_from,
+    text,
+)
+from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.lifecycle import State
+from bulkgrok.core.model import (
+    Counts,
+    Entry,
+    Job,
+    LedgerEntry,
+    Position,
+    Record,
+    RowSet,
+    RunIdentity,
+    Settled,
+    Totals,
+)
+
+T = TypeVar("T")
+
+_SQL: Final = load("reads.sql")
+_PAGE: Final = 1_000
+_BULK: Final = 200_000
+_PAGE_OF_BODIES: Final = 50
+_BODIES_BYTES: Final = 8 << 20
+_UNANSWERED: Final = "the process ended before a reply was recorded"
+IDENTITY: Final = "identity"
+
+
+class Reading:
+    """The reading half of the store.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open_connection: apsw.Connection | None = None
+
+    @property
+    def _connection(self) -> apsw.Connection:
+        if self._open_connection is None:
+            msg = f"The checkpoint {self.path} is not open."
+            raise StorageFailed(msg)
+        return self._open_connection
+
+    def _mapped(self) -> AbstractContextManager[None]:
+        return mapped(self.path)
+
+    def _all(self, statement: str, *parameters: object) -> list[Any]:
+        with self._mapped():
+            return self._connection.execute(_SQL[statement], parameters).fetchall()
+
+    def _first(self, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - columns of a row
+        found = self._all(statement, *parameters)
+        return found[0] if found else None
+
+    def _pages(self, statement: str, make: Callable[[Columns], T], size: int = _PAGE, *fixed: object) -> Iterator[T]:
+        """Yield the values of all rows of a statement whose last parameters are (last key, page size)."""
+        last = -1
+        while page := self._all(statement, *fixed, last, size):
+            last = page[-1][0]
+            for columns in page:
+                yield make(columns)
+
+    # Admission
+
+    def taken(self) -> RowSet:
+        """Rows that need not be sent: accepted, redeemed, succeeded, failed."""
+        taken = RowSet()
+        for first in range(1, self._last_seq() + 1, _BULK):
+            rows = self._first("succeeded_rows", first, first + _BULK - 1)[0]
+            taken.update(orjson.loads(rows))
+        taken.update(chain(*(self._rows_in(state) for state in (State.ACCEPTED, State.REDEEMED, State.FAILED))))
+        return taken
+
+    def _last_seq(self) -> int:
+        found: int = self._first("last_seq")[0]
+        return found
+
+    def _rows_in(self, state: State) -> Iterator[int]:
+        return self._pages("open_rows", lambda columns: columns[0], _BULK, state.value)
+
+    def submitting(self) -> list[int]:
+        """Rows whose intent is durable and whose outcome is not, in order."""
+        return list(self._rows_in(State.SUBMITTING))
+
+    def waiting(self) -> dict[int, Counts]:
+        """Rows that are pending and were begun before, with their counts."""
+        return dict(self._pages("waiting", lambda columns: (columns[0], counts_from(columns[1:]))))
+
+    def jobs(self) -> Iterator[Job]:
+        """Accepted requests, earliest deadline first."""
+        deadline_at, row = float("-inf"), -1
+        while page := self._all("jobs", deadline_at, row, _PAGE):
+            for columns in page:
+                yield job_from(columns)
+            row, deadline_at = page[-1][0], page[-1][4]
+
+    def redeemed(self) -> list[int]:
+        """Rows whose answer is durable and not settled, in order."""
+        return list(self._rows_in(State.REDEEMED))
+
+    def record(self, row: int) -> Record:
+        """The stored answer of a row. KeyError if there is none."""
+        found = self._first("record", row)
+        if found is None:
+            raise KeyError(row)
+        return record_from(found)
+
+    def counts(self, row: int) -> Counts:
+        """The durable counts of a row. KeyError if it was never begun."""
+        found = self._first("counts", row)
+        if found is None:
+            raise KeyError(row)
+        return counts_from(found)
+
+    # Outbox
+
+    def outbox(self, after: int, limit: int) -> list[Settled]:
+        """At most `limit` successes with seq > after, in order; fewer when they are large."""
+        settled: list[Settled] = []
+        size = 0
+        with self._mapped():
+            cursor = self._connection.execute(_SQL["outbox"], (after, limit))
+            for columns in cursor:
+                found = settled_from(columns)
+                settled.append(found)
+                size += len(found.body or b"")
+                if size >= _BODIES_BYTES:
+                    break
+            cursor.close()
+        return settled
+
+    def failures(self) -> Iterator[Settled]:
+        """The rows that are failed now, in row order (their seq is 0)."""
+        last = -1
+        while page := self._all("failures", last, _PAGE_OF_BODIES):
+            last = page[-1][1]
+            for columns in page:
+                yield settled_from(columns)
+
+    def outcome(self, row: int) -> Settled | None:
+        """The outcome of one row, if it has one."""
+        found = self._first("outcome", row) if abs(row) < 1 << 63 else None
+        return None if found is None else settled_from(found)
+
+    def position(self, sink: str) -> Position | None:
+        """How far the named sink got; None for a new one."""
+        found = self._first("position", sink)
+        return None if found is None else Position(seq=found[0], state=json.loads(found[1]))
+
+    # Accounts
+
+    def totals(self) -> Totals:
+        """Count everything."""
+        return self._tally().totals(self._first("next_deadline")[0])
+
+    def _tally(self) -> Tally:
+        """Return the stored sums."""
+        found = self._first("tally")
+        try:
+            return Tally.loads(found[0])
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"The checkpoint {self.path} is damaged: its sums cannot be read."
+            raise StorageFailed(msg, hint="Restore a backup over it, or start afresh with -o OTHER.jsonl.") from error
+
+    def recount(self) -> Totals:
+        """Count everything again, from the rows themselves: slow, and always equal to `totals`."""
+        tally = Tally()
+        for state, count in self._all("count_states"):
+            tally.states[state] = count
+        for code, count, answered in self._all("count_codes"):
+            tally.codes[code] = count
+            tally.answered_failures += answered
+        tally.entries.update(dict(self._all("count_entries")))
+        for cost_usd, spent in self._all("count_costs"):
+            tally.ticks += ticks(cost_usd) + spent
+        for tokens in self._all("count_tokens"):
+            tally.used(tokens)
+        return tally.totals(self._first("next_deadline")[0])
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """All entries in order of time."""
+        return self._pages("ledger", lambda columns: ledger_entry_from(columns[1:]))
+
+    def pending_doubts(self) -> list[LedgerEntry]:
+        """Requests of a run that is not running: intents without an outcome, as they would enter the ledger."""
+        return [_unclear(columns, _UNANSWERED) for columns in self._all("submitting")]
+
+    def unexplained(self) -> list[LedgerEntry]:
+        """Rows whose POSTs do not add up to refusals, ledger entries and the present state."""
+        found = []
+        for columns in self._all("unexplained"):
+            refused, entries, stands = columns[6:]
+            reason = (
+                f"{columns[2]} requests were begun; {refused} refused, {entries} in the ledger and {stands} in the "
+                "row's state do not add up to that"
+            )
+            found.append(_unclear(columns[:6], reason))
+        return found
+
+    # Facts
+
+    def identity(self) -> RunIdentity | None:
+        """Return what the checkpoint belongs to, None for a new one."""
+        found = self.recall(IDENTITY)
+        return None if found is None else identity_from(found)
+
+    def recall(self, key: str) -> object:
+        """Return the value stored under a key, or None."""
+        found = self._first("fact", key)
+        return None if found is None else json.loads(found[0])
+
+
+def _unclear(columns: Columns, reason: str) -> LedgerEntry:
+    """Return an entry in doubt from row, custom_id, attempt, at, max_usd, request_id."""
+    row, custom_id, attempt, at, max_usd, request_id = columns
+    return LedgerEntry(
+        row=row,
+        custom_id=text(custom_id),
+        attempt=attempt,
+        at=at or 0.0,
+        entry=Entry.IN_DOUBT,
+        reason=reason,
+        max_usd=max_usd,
+        request_id=None if request_id is None else text(request_id),
+    )

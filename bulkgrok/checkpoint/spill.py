@@ -1,0 +1,155 @@
+"""The last resort: answers and receipts that the checkpoint could not take, as lines of a file, flushed one by one.
+
+Law: only what cannot be had again is spilled: receipts and raw answers. When the checkpoint is next opened they are
+entered for the rows that still wait for them, and the file is set aside. A file that is not this user's is not read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from bulkgrok.core.lifecycle import Accept, Change, Redeem
+from bulkgrok.core.model import RequestId
+from bulkgrok.core.ports import Store
+
+_NAME: Final = "spill.jsonl"
+_DEFAULT: Final = "checkpoint.db"
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Spill:
+    """Where changes go that a checkpoint could not take.
+
+    Args:
+        checkpoint: The checkpoint's file; the spill lies beside it, or in the system's folder for temporary files.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        name = _NAME if checkpoint.name == _DEFAULT else f"{checkpoint.name}.{_NAME}"
+        address = hashlib.sha256(os.fsencode(checkpoint.absolute())).hexdigest()[:16]
+        self.places = (
+            checkpoint.with_name(name),
+            Path(tempfile.gettempdir()) / f"bulkgrok-{os.getuid()}-{address}.{_NAME}",
+        )
+
+    def save(self, changes: Iterable[Change]) -> tuple[Path | None, int]:
+        """Write what cannot be had again; return where, and how many changes that were. (None, n): nowhere."""
+        lines = [line for change in changes if (line := _line(change)) is not None]
+        if not lines:
+            return None, 0
+        data = b"".join(lines)
+        for place in self.places:
+            with suppress(OSError):
+                _append(place, data)
+                return place, len(lines)
+        return None, len(lines)
+
+    def recover(self, store: Store) -> int:
+        """Enter what was spilled where rows still wait for it; return how many changes that were.
+
+        Raises:
+            StorageFailed: The checkpoint cannot take them now either; the files stay.
+        """
+        entered = 0
+        for place in self.places:
+            data = _read(place)
+            if data is None:
+                continue
+            for line in data.splitlines():
+                change = _parse(line)
+                if change is not None:
+                    entered += _enter(store, change)
+            with suppress(OSError):
+                place.replace(place.with_name(place.name + ".applied"))
+        return entered
+
+
+def _line(change: Change) -> bytes | None:
+    match change:
+        case Redeem():
+            value = {
+                "row": change.row,
+                "at": change.at,
+                "status_code": change.status_code,
+                "request_id": change.request_id,
+                "raw": base64.b64encode(change.raw).decode(),
+            }
+        case Accept():
+            value = {
+                "row": change.row,
+                "at": change.at,
+                "request_id": change.request_id,
+                "deadline_at": change.deadline_at,
+            }
+        case _:
+            return None
+    return json.dumps(value).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Redeem | Accept | None:
+    """Return the change of a line; None for one that was torn."""
+    try:
+        value = json.loads(line)
+        if "raw" in value:
+            value["raw"] = base64.b64decode(value["raw"], validate=True)
+            return Redeem(**value)
+        value["request_id"] = RequestId(value["request_id"])
+        return Accept(**value)
+    except (ValueError, TypeError):
+        return None
+
+
+def _enter(store: Store, change: Redeem | Accept) -> bool:
+    try:
+        store.apply([change])
+    except ValueError:  # the row does not wait for it: it was stored after all, or asked for again
+        return False
+    return True
+
+
+def _append(place: Path, data: bytes) -> None:
+    new = not place.exists()
+    fd = os.open(place, _FLAGS, 0o600)
+    try:
+        if not _is_own(fd):
+            raise PermissionError(place)
+        before = os.fstat(fd).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        except OSError:
+            os.ftruncate(fd, before)
+            raise
+    finally:
+        os.close(fd)
+    if new:
+        fd = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _read(place: Path) -> bytes | None:
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read() if _is_own(fd) else None
+
+
+def _is_own(fd: int) -> bool:
+    found = os.fstat(fd)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()

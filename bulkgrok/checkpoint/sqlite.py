@@ -1,0 +1,156 @@
+"""The checkpoint in one SQLite file.
+
+Law: changes of one `apply` are one transaction, flushed to the disk when it returns; after an error of the disk nothing
+is written any more, because what it then holds is not known until the file is opened again. Every exception of SQLite
+leaves as StorageFailed. One writer; readers may look on at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from bulkgrok.checkpoint.connecting import connect, connect_read_only
+from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
+from bulkgrok.checkpoint.reading import IDENTITY, Reading
+from bulkgrok.checkpoint.statements import load
+from bulkgrok.checkpoint.tally import Tally
+from bulkgrok.checkpoint.values import stored_identity
+from bulkgrok.checkpoint.writing import Writing
+from bulkgrok.core import failpoints
+from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.lifecycle import Change
+from bulkgrok.core.model import Position, RunIdentity
+
+_SQL: Final = load("writes.sql")
+
+
+class SqliteStore(Reading):
+    """One run's checkpoint in a file.
+
+    Args:
+        path: The file; created when it is not there.
+        read_only: Only look at it, as it stood when it was opened.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        super().__init__(path)
+        self.warnings: list[str] = []
+        """What a user should know about the place, in words. Filled by `open`."""
+        self._read_only = read_only
+        self._copied_to: Path | None = None
+        self._writing: Writing | None = None
+        self._broken: StorageFailed | None = None
+
+    def open(self) -> None:
+        """Create or open; verify version, integrity after a crash and every durability setting.
+
+        Raises:
+            StorageFailed: It cannot be opened or is damaged.
+            RunMismatch: It was written by a newer version.
+            UsageError: It is another program's database.
+        """
+        if self._open_connection is not None:
+            return
+        if self._read_only:
+            self._open_connection, self._copied_to = connect_read_only(self.path)
+            return
+        self._open_connection, self.warnings = connect(self.path)
+        self._broken = None
+        try:
+            self._writing = Writing(self._open_connection, super()._tally(), self._last_seq())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release files and locks. Harmless when nothing is open."""
+        connection, self._open_connection, self._writing = self._open_connection, None, None
+        if connection is not None:
+            # What a failing disk says now changes nothing: all that was acknowledged is in the log.
+            with suppress(apsw.Error):
+                connection.close(True)
+        if self._copied_to is not None:
+            shutil.rmtree(self._copied_to, ignore_errors=True)
+            self._copied_to = None
+
+    # Changes
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply all changes in order in one durable transaction, or none.
+
+        Raises:
+            StorageFailed: The disk refused; nothing was applied.
+            ValueError: The lifecycle table does not allow one of them; nothing was applied.
+        """
+        if not changes:
+            return
+        with self._transaction() as writing:
+            for change in changes:
+                writing.write(change)
+            writing.write_tally()
+        failpoints.hit("store.after-commit")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Writing]:
+        connection, writing = self._connection, self._writing
+        if self._broken is not None:
+            raise self._broken
+        if writing is None:
+            msg = f"The checkpoint {self.path} was opened to be read only."
+            raise StorageFailed(msg)
+        tally, seq = writing.tally.copy(), writing.seq
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield writing
+            failpoints.hit("store.before-commit")
+            connection.execute("COMMIT")
+        except BaseException as error:
+            writing.tally, writing.seq = tally, seq
+            self._roll_back(connection)
+            if not isinstance(error, apsw.Error):
+                raise
+            failed = storage_failed(self.path, error)
+            if breaks_for_good(error):
+                self._broken = failed
+            raise failed from error
+
+    def _roll_back(self, connection: apsw.Connection) -> None:
+        """Undo what is left of a transaction; SQLite may have done so by itself."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error as error:
+            self._broken = storage_failed(self.path, error)
+
+    def _tally(self) -> Tally:
+        return super()._tally() if self._writing is None else self._writing.tally
+
+    # Positions and facts
+
+    def advance(self, sink: str, position: Position) -> None:
+        """Store a sink's position durably. Called after the sink's own bytes are durable."""
+        with self._transaction():
+            self._connection.execute(_SQL["advance"], (sink, position.seq, json.dumps(dict(position.state))))
+
+    def bind(self, identity: RunIdentity) -> None:
+        """Store the identity, replacing an older one."""
+        self.note(IDENTITY, stored_identity(identity))
+
+    def note(self, key: str, value: object) -> None:
+        """Store a JSON value durably under a key."""
+        with self._transaction():
+            self._connection.execute(_SQL["note"], (key, json.dumps(value)))
+
+    # Upkeep
+
+    def wind_up(self) -> None:
+        """Bring the log into the file, as far as readers allow. Nothing depends on it."""
+        with mapped(self.path), suppress(apsw.BusyError):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

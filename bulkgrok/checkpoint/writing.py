@@ -1,0 +1,281 @@
+"""One change of a row's state as SQL.
+
+Law: every change goes along an arc of core.lifecycle.ARCS or raises ValueError. The statements carry the state they
+start from, so the common changes need no look at the row before; only what must know more of the row's past reads it.
+Runs inside a transaction that the caller began, and leaves tally and seq to be thrown away if it is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from bulkgrok.checkpoint.statements import load
+from bulkgrok.checkpoint.tally import Tally, ticks
+from bulkgrok.checkpoint.values import (
+    money,
+    small,
+    stored_assets,
+    stored_optional,
+    stored_text,
+    token_counts,
+)
+from bulkgrok.core.lifecycle import (
+    ARCS,
+    Accept,
+    Change,
+    Doubt,
+    Expire,
+    Fail,
+    JobFailed,
+    Lose,
+    Redeem,
+    Redownload,
+    Refuse,
+    Retry,
+    State,
+    Submit,
+    Succeed,
+    Unsent,
+    after,
+)
+from bulkgrok.core.model import Entry, Mode
+
+_SQL: Final = load("writes.sql")
+
+#: What the reply kept for a row is to it now (item.held).
+NOTHING: Final = 0
+ANSWER: Final = 1
+REFUSAL: Final = 2
+
+
+class _Past(NamedTuple):
+    """What a change may need to know of a row."""
+
+    state: int
+    posts: int
+    held: int
+    cost_usd: float | None
+    error_code: str | None
+    completed_at: float | None
+    status_code: int | None
+
+
+class Writing:
+    """Applies changes to the tables and to the tally.
+
+    Args:
+        connection: Inside a transaction whenever `write` is called.
+        tally: Counts along.
+        seq: The last sequence number given.
+    """
+
+    def __init__(self, connection: apsw.Connection, tally: Tally, seq: int) -> None:
+        self.tally = tally
+        self.seq = seq
+        self._connection = connection
+        self._execute = connection.cursor().execute
+        self._writers: Final[dict[type, Callable[[Any], None]]] = {
+            Submit: self._submit,
+            Unsent: self._unsent,
+            Refuse: self._refuse,
+            Doubt: self._doubt,
+            Accept: self._accept,
+            Redeem: self._redeem,
+            Lose: self._lose,
+            Expire: self._expire,
+            JobFailed: self._job_failed,
+            Succeed: self._succeed,
+            Fail: self._fail,
+            Retry: self._retry,
+            Redownload: self._redownload,
+        }
+
+    def write(self, change: Change) -> None:
+        """Apply one change.
+
+        Raises:
+            ValueError: The lifecycle table does not allow it, or its attempt is not the row's next one.
+        """
+        self._writers[type(change)](change)
+
+    def write_tally(self) -> None:
+        """Store the tally: the last statement of every transaction of changes."""
+        self._execute(_SQL["tally"], (self.tally.dumps(),))
+
+    # Moving along an arc
+
+    def _move(self, change: Change, row: int, statement: str, *columns: object) -> State:
+        """Run a statement that ends in `WHERE row = ? AND state = ?`; return the state that the row left."""
+        for source, target in ARCS[type(change)]:
+            self._execute(_SQL[statement], (*columns, row, source.value))
+            if self._connection.changes():
+                self.tally.move(source, target)
+                return source
+        raise self._refused(change, row)
+
+    def _refused(self, change: Change, row: int) -> ValueError:
+        """Return why a change that found nothing to do is refused."""
+        past = self._past(row)
+        state = State.PENDING if past is None else State(past.state)
+        try:
+            after(state, type(change))
+        except ValueError as error:
+            return ValueError(f"row {row}: {error}")
+        if isinstance(change, Submit):
+            posts = 0 if past is None else past.posts
+            return ValueError(f"row {row}: attempt {change.attempt} does not follow {posts} posts")
+        return ValueError(f"row {row}: {type(change).__name__} of a row that was never begun")
+
+    def _past(self, row: int) -> _Past | None:
+        found = self._execute(_SQL["facts_of_row"], (row,)).fetchone()
+        return None if found is None else _Past(*found)
+
+    def _enter(self, row: int, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
+        self._execute(_SQL["enter"], (at, entry.value, stored_text(reason), max_usd, row))
+        self.tally.entries[entry.value] += 1
+
+    # A POST and what became of it
+
+    def _submit(self, change: Submit) -> None:
+        item = change.item
+        digest, custom_id, model = bytes(item.digest), stored_text(item.custom_id), stored_text(item.model)
+        kind, mode, max_usd, row = item.kind, item.mode.value, money(item.max_usd) or 0.0, item.row
+        if change.attempt == 1:
+            self._execute(
+                _SQL["submit_new"], (row, digest, item.line, custom_id, kind, mode, model, max_usd, change.at)
+            )
+            if self._connection.changes():
+                self.tally.move(None, State.SUBMITTING)
+                return
+        self._execute(
+            _SQL["submit_again"],
+            (digest, item.line, custom_id, kind, mode, model, max_usd, change.at, row, change.attempt - 1),
+        )
+        if not self._connection.changes():
+            raise self._refused(change, row)
+        self.tally.move(State.PENDING, State.SUBMITTING)
+
+    def _unsent(self, change: Unsent) -> None:
+        self._move(change, change.row, "unsent")
+
+    def _refuse(self, change: Refuse) -> None:
+        self._move(change, change.row, "refuse", int(change.entry is None), int(change.counted))
+        if change.entry is not None:
+            self._enter(change.row, change.at, change.entry, change.reason)
+
+    def _doubt(self, change: Doubt) -> None:
+        self._move(change, change.row, "doubt")
+        self._enter(change.row, change.at, Entry.IN_DOUBT, change.reason)
+
+    def _accept(self, change: Accept) -> None:
+        self._move(change, change.row, "accept", stored_text(change.request_id), change.deadline_at)
+
+    # An answer
+
+    def _redeem(self, change: Redeem) -> None:
+        self._move(change, change.row, "redeem", change.at, change.status_code, stored_optional(change.request_id))
+        self._execute(_SQL["keep"], (change.row, change.raw))
+
+    def _succeed(self, change: Succeed) -> None:
+        cost_usd, tokens = money(change.cost_usd), token_counts(change.tokens)
+        self.seq += 1
+        self._move(
+            change,
+            change.row,
+            "succeed",
+            stored_text(change.model),
+            cost_usd,
+            change.usage,
+            *tokens,
+            stored_assets(change.assets),
+            self.seq,
+        )
+        self.tally.ticks += ticks(cost_usd)
+        self.tally.used(tokens)
+
+    # A job that ended without one
+
+    def _lose(self, change: Lose) -> None:
+        self._close_job(change, Entry.LOST, losses=1)
+
+    def _expire(self, change: Expire) -> None:
+        self._close_job(change, Entry.EXPIRED)
+
+    def _job_failed(self, change: JobFailed) -> None:
+        self._close_job(change, Entry.JOB_FAILED, attempts=1)
+
+    def _close_job(
+        self, change: Lose | Expire | JobFailed, entry: Entry, *, losses: int = 0, attempts: int = 0
+    ) -> None:
+        # A redeemed row has no cost yet: it comes with the outcome.
+        self._move(change, change.row, "close_job", losses, attempts, 0)
+        self._enter(change.row, change.at, entry, change.reason)
+
+    # Failing, and leaving failure
+
+    def _fail(self, change: Fail) -> None:
+        past = self._past(change.row)
+        state = State.PENDING if past is None else State(past.state)
+        try:
+            after(state, Fail)
+        except ValueError as error:
+            msg = f"row {change.row}: {error}"
+            raise ValueError(msg) from None
+        answered = past is not None and state is State.REDEEMED
+        held = ANSWER if answered else NOTHING if change.reply is None else REFUSAL
+        cost_usd, error_status = money(change.cost_usd), small(change.error.status_code)
+        code = change.error.code.value
+        rest = (
+            held,
+            stored_optional(change.request_id),
+            past.completed_at if past is not None and answered else change.at,
+            past.status_code if past is not None and answered else error_status,
+            cost_usd,
+            change.usage,
+            stored_assets(change.assets),
+            code,
+            stored_text(change.error.message),
+            error_status,
+            int(change.error.retryable),
+        )
+        line = change.line if change.line is not None else change.error.line
+        names = (
+            stored_text(change.custom_id), stored_text(change.kind), Mode(change.mode).value, stored_text(change.model),
+        )  # fmt: skip
+        if past is None:
+            self._execute(_SQL["fail_new"], (change.row, bytes(change.digest), line, *names, *rest))
+            self.tally.move(None, State.FAILED)
+        else:
+            self._move(change, change.row, "fail", line, *rest)
+            if change.digest and not answered:  # the caller knows the row as it is now, maybe under other settings
+                self._execute(_SQL["rename"], (bytes(change.digest), *names, change.row))
+        if held == REFUSAL:
+            self._execute(_SQL["keep"], (change.row, change.reply))
+        self.tally.failed(code, 1, answered=answered)
+        self.tally.ticks += ticks(cost_usd)
+
+    def _retry(self, change: Retry) -> None:
+        past = self._failed_past(change)
+        if past.held == ANSWER:
+            # Before the row forgets its receipt. What it cost is known better than what it may have cost at most.
+            self._enter(change.row, change.at, Entry.REPLACED, "asked for again", past.cost_usd)
+        self._move(change, change.row, "retry", ticks(past.cost_usd))
+        self.tally.failed(past.error_code or "", -1, answered=past.held == ANSWER)
+
+    def _redownload(self, change: Redownload) -> None:
+        past = self._failed_past(change)
+        if past.held != ANSWER:
+            msg = f"row {change.row}: there is no answer whose files could be downloaded again"
+            raise ValueError(msg)
+        self._move(change, change.row, "redownload")
+        self.tally.failed(past.error_code or "", -1, answered=True)
+        self.tally.ticks -= ticks(past.cost_usd)
+
+    def _failed_past(self, change: Retry | Redownload) -> _Past:
+        past = self._past(change.row)
+        if past is None or past.state != State.FAILED:
+            raise self._refused(change, change.row)
+        return past
