@@ -1,0 +1,486 @@
+"""The checkpoint in a dict: the contract of a store in its plainest words, for tests and simulations.
+
+Law: passes the contract suite of the real stores, and serves as the model they are compared with. Durable as long as
+the object lives: `close` and `open` keep everything, like a process that ends and starts again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from bulkgrok.checkpoint.tally import TICKS as TICKS_OF_A_DOLLAR
+from bulkgrok.checkpoint.tally import TOKENS, ticks
+from bulkgrok.core import failpoints
+from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.lifecycle import (
+    Accept,
+    Change,
+    Doubt,
+    Expire,
+    Fail,
+    JobFailed,
+    Lose,
+    Redeem,
+    Redownload,
+    Refuse,
+    Retry,
+    State,
+    Submit,
+    Succeed,
+    Unsent,
+    after,
+)
+from bulkgrok.core.model import (
+    Asset,
+    Counts,
+    Entry,
+    Job,
+    LedgerEntry,
+    Mode,
+    Position,
+    Record,
+    RequestId,
+    RowError,
+    RowSet,
+    RunIdentity,
+    Settled,
+    Totals,
+)
+
+_BILLED_STATES: Final = (State.ACCEPTED, State.REDEEMED, State.SUCCEEDED)
+_BILLED_ENTRIES: Final = (Entry.LOST, Entry.EXPIRED, Entry.JOB_FAILED, Entry.REPLACED)
+_BODIES_BYTES: Final = 8 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class _Row:
+    """All that is known of a row."""
+
+    row: int
+    state: State = State.PENDING
+    digest: bytes = b""
+    line: int | None = None
+    custom_id: str = ""
+    kind: str = ""
+    mode: Mode = Mode.DIRECT
+    model: str = ""
+    posts: int = 0
+    refused: int = 0
+    attempts: int = 0
+    doubts: int = 0
+    losses: int = 0
+    max_usd: float = 0.0
+    request_id: str | None = None
+    submitted_at: float | None = None
+    deadline_at: float | None = None
+    completed_at: float | None = None
+    status_code: int | None = None
+    answered: bool = False
+    body: bytes | None = None
+    """The answer, or the reply that refused."""
+    seq: int = 0
+    cost_usd: float | None = None
+    spent_usd: tuple[float, ...] = ()
+    """What answers cost that were replaced."""
+    usage: bytes | None = None
+    tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
+    assets: tuple[Asset, ...] = ()
+    error: RowError | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the state stands on a request: one under way, accepted or answered."""
+        return self.state in {State.SUBMITTING, *_BILLED_STATES} or (self.state is State.FAILED and self.answered)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Data:
+    """What a transaction changes."""
+
+    rows: dict[int, _Row] = field(default_factory=dict)
+    ledger: list[LedgerEntry] = field(default_factory=list)
+    seq: int = 0
+
+
+class MemoryStore:
+    """One run's checkpoint in memory."""
+
+    def __init__(self) -> None:
+        self._data = _Data()
+        self._positions: dict[str, Position] = {}
+        self._facts: dict[str, str] = {}
+        self._identity: RunIdentity | None = None
+        self._open = False
+
+    def open(self) -> None:
+        """Open what is there."""
+        self._open = True
+
+    def close(self) -> None:
+        """Keep everything for the next `open`."""
+        self._open = False
+
+    # Changes
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply all changes in order, or none."""
+        self._check_open()
+        rows, before = self._data.rows, copy.copy(self._data)
+        old = {change_row(change): copy.copy(rows.get(change_row(change))) for change in changes}
+        entries = len(before.ledger)
+        try:
+            for change in changes:
+                self._apply(change)
+            failpoints.hit("store.before-commit")
+        except BaseException:
+            for row, value in old.items():
+                if value is None:
+                    rows.pop(row, None)
+                else:
+                    rows[row] = value
+            del self._data.ledger[entries:]
+            self._data.seq = before.seq
+            raise
+        if changes:
+            failpoints.hit("store.after-commit")
+
+    def _check_open(self) -> None:
+        if not self._open:
+            msg = "The checkpoint is not open."
+            raise StorageFailed(msg)
+
+    def _apply(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm a change
+        number = change_row(change)
+        known = number in self._data.rows
+        found = self._data.rows.get(number) or _Row(row=number)
+        state = after(found.state, type(change))
+        match change:
+            case Submit():
+                _submit(found, change)
+            case Unsent():
+                found.refused += 1
+            case Refuse():
+                found.attempts += change.counted
+                if change.entry is None:
+                    found.refused += 1
+                else:
+                    self._enter(found, change.at, change.entry, change.reason)
+            case Doubt():
+                found.doubts += 1
+                found.attempts += 1
+                self._enter(found, change.at, Entry.IN_DOUBT, change.reason)
+            case Accept():
+                found.request_id, found.deadline_at = change.request_id, change.deadline_at
+            case Redeem():
+                found.answered, found.body, found.completed_at = True, change.raw, change.at
+                found.status_code = change.status_code
+                found.request_id = change.request_id if change.request_id is not None else found.request_id
+            case Lose() | Expire() | JobFailed():
+                self._close_job(found, change)
+            case Succeed():
+                self._data.seq += 1
+                found.seq, found.model, found.cost_usd = self._data.seq, change.model, change.cost_usd
+                found.usage, found.tokens, found.assets = change.usage, change.tokens, change.assets
+            case Fail():
+                _fail(found, change, known=known)
+            case Retry():
+                self._retry(found, change)
+            case Redownload():
+                _redownload(found)
+        found.state = state
+        self._data.rows[number] = found
+
+    def _enter(self, found: _Row, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
+        self._data.ledger.append(
+            LedgerEntry(
+                row=found.row,
+                custom_id=found.custom_id,
+                attempt=found.posts,
+                at=at,
+                entry=entry,
+                reason=reason,
+                max_usd=found.max_usd if max_usd is None else max_usd,
+                request_id=found.request_id,
+            )
+        )
+
+    def _close_job(self, found: _Row, change: Lose | Expire | JobFailed) -> None:
+        entry = {Lose: Entry.LOST, Expire: Entry.EXPIRED, JobFailed: Entry.JOB_FAILED}[type(change)]
+        self._enter(found, change.at, entry, change.reason)
+        found.losses += isinstance(change, Lose)
+        found.attempts += isinstance(change, JobFailed)
+        found.answered, found.body = False, None
+
+    def _retry(self, found: _Row, change: Retry) -> None:
+        if found.answered:
+            self._enter(found, change.at, Entry.REPLACED, "asked for again", found.cost_usd)
+        if found.cost_usd is not None:
+            found.spent_usd += (found.cost_usd,)
+        found.attempts = found.doubts = found.losses = 0
+        _forget(found)
+        found.answered, found.body, found.request_id = False, None, None
+        found.completed_at = found.status_code = None
+
+    # Admission
+
+    def taken(self) -> RowSet:
+        """Rows that need not be sent: accepted, redeemed, succeeded, failed."""
+        taken = RowSet()
+        taken.update(found.row for found in self._rows() if found.state >= State.ACCEPTED)
+        return taken
+
+    def submitting(self) -> list[int]:
+        """Rows whose intent is durable and whose outcome is not, in order."""
+        return [found.row for found in self._rows(State.SUBMITTING)]
+
+    def waiting(self) -> dict[int, Counts]:
+        """Rows that are pending and were begun before, with their counts."""
+        return {found.row: _counts(found) for found in self._rows(State.PENDING)}
+
+    def jobs(self) -> Iterator[Job]:
+        """Accepted requests, earliest deadline first."""
+        accepted = self._rows(State.ACCEPTED)
+        for found in sorted(accepted, key=lambda each: (each.deadline_at or 0.0, each.row)):
+            yield Job(
+                row=found.row,
+                kind=found.kind,
+                request_id=RequestId(found.request_id or ""),
+                submitted_at=found.submitted_at or 0.0,
+                deadline_at=found.deadline_at or 0.0,
+            )
+
+    def redeemed(self) -> list[int]:
+        """Rows whose answer is durable and not settled, in order."""
+        return [found.row for found in self._rows(State.REDEEMED)]
+
+    def record(self, row: int) -> Record:
+        """The stored answer of a row. KeyError if there is none."""
+        self._check_open()
+        found = self._data.rows[row]
+        if not found.answered or found.body is None:
+            raise KeyError(row)
+        return Record(
+            row=row,
+            line=found.line,
+            custom_id=found.custom_id,
+            kind=found.kind,
+            mode=found.mode,
+            model=found.model,
+            attempts=found.posts,
+            counted=found.attempts,
+            submitted_at=found.submitted_at or 0.0,
+            completed_at=found.completed_at or 0.0,
+            request_id=found.request_id,
+            status_code=found.status_code or 0,
+            raw=found.body,
+            max_usd=found.max_usd,
+        )
+
+    def counts(self, row: int) -> Counts:
+        """The durable counts of a row. KeyError if it was never begun."""
+        self._check_open()
+        return _counts(self._data.rows[row])
+
+    # Outbox
+
+    def outbox(self, after: int, limit: int) -> list[Settled]:
+        """At most `limit` successes with seq > after, in order; fewer when they are large."""
+        waiting = sorted(
+            (found for found in self._rows(State.SUCCEEDED) if found.seq > after), key=lambda each: each.seq
+        )
+        settled, size = list[Settled](), 0
+        for found in waiting[:limit]:
+            settled.append(_settled(found))
+            size += len(found.body or b"")
+            if size >= _BODIES_BYTES:
+                break
+        return settled
+
+    def failures(self) -> Iterator[Settled]:
+        """The rows that are failed now, in row order (their seq is 0)."""
+        return iter([_settled(found) for found in self._rows(State.FAILED)])
+
+    def outcome(self, row: int) -> Settled | None:
+        """The outcome of one row, if it has one."""
+        self._check_open()
+        found = self._data.rows.get(row)
+        return None if found is None or found.state < State.SUCCEEDED else _settled(found)
+
+    def position(self, sink: str) -> Position | None:
+        """How far the named sink got; None for a new one."""
+        self._check_open()
+        return self._positions.get(sink)
+
+    def advance(self, sink: str, position: Position) -> None:
+        """Store a sink's position."""
+        self._check_open()
+        self._positions[sink] = replace(position, state=json.loads(json.dumps(dict(position.state))))
+
+    # Accounts
+
+    def totals(self) -> Totals:
+        """Count everything."""
+        rows = self._rows()
+        states = [sum(found.state is state for found in rows) for state in State]
+        failed = [found for found in rows if found.state is State.FAILED]
+        codes = sorted(found.error.code.value for found in failed if found.error is not None)
+        entries = [entry.entry for entry in self._data.ledger]
+        money = sum(ticks(found.cost_usd) + sum(map(ticks, found.spent_usd)) for found in rows)
+        tokens = [found.tokens for found in rows if found.state is State.SUCCEEDED]
+        return Totals(
+            succeeded=states[State.SUCCEEDED],
+            failed=states[State.FAILED],
+            accepted=states[State.ACCEPTED],
+            submitting=states[State.SUBMITTING],
+            redeemed=states[State.REDEEMED],
+            pending_known=states[State.PENDING],
+            failed_by_code={code: codes.count(code) for code in codes},
+            in_doubt=entries.count(Entry.IN_DOUBT),
+            lost=entries.count(Entry.LOST),
+            expired=entries.count(Entry.EXPIRED),
+            billed=sum(entry in _BILLED_ENTRIES for entry in entries)
+            + sum(states[state] for state in _BILLED_STATES)
+            + sum(found.answered for found in failed),
+            cost_usd=money / TICKS_OF_A_DOLLAR,
+            tokens={name: sum(each[index] for each in tokens) for index, name in enumerate(TOKENS)},
+            next_deadline_at=min(
+                (
+                    found.deadline_at
+                    for found in rows
+                    if found.state is State.ACCEPTED and found.deadline_at is not None
+                ),
+                default=None,
+            ),
+        )
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """All entries in order of time."""
+        return iter(list(self._data.ledger))
+
+    def pending_doubts(self) -> list[LedgerEntry]:
+        """Requests of a run that is not running: intents without an outcome, as they would enter the ledger."""
+        reason = "the process ended before a reply was recorded"
+        return [_unclear(found, reason) for found in self._rows(State.SUBMITTING)]
+
+    def unexplained(self) -> list[LedgerEntry]:
+        """Rows whose POSTs do not add up to refusals, ledger entries and the present state."""
+        closed = [entry.row for entry in self._data.ledger]
+        return [
+            _unclear(found, f"{found.posts} requests do not add up")
+            for found in self._rows()
+            if found.posts != found.refused + closed.count(found.row) + found.stands
+        ]
+
+    # Facts
+
+    def identity(self) -> RunIdentity | None:
+        """Return what the checkpoint belongs to, None for a new one."""
+        self._check_open()
+        return self._identity
+
+    def bind(self, identity: RunIdentity) -> None:
+        """Store the identity, replacing an older one."""
+        self._check_open()
+        self._identity = identity
+
+    def note(self, key: str, value: object) -> None:
+        """Store a JSON value under a key."""
+        self._check_open()
+        self._facts[key] = json.dumps(value)
+
+    def recall(self, key: str) -> object:
+        """Return the value stored under a key, or None."""
+        self._check_open()
+        return json.loads(self._facts[key]) if key in self._facts else None
+
+    def _rows(self, state: State | None = None) -> list[_Row]:
+        self._check_open()
+        rows = self._data.rows
+        return [rows[row] for row in sorted(rows) if state is None or rows[row].state is state]
+
+
+def change_row(change: Change) -> int:
+    """Return the row that a change is about."""
+    return change.item.row if isinstance(change, Submit) else change.row
+
+
+def _forget(found: _Row) -> None:
+    """Forget an outcome."""
+    found.cost_usd, found.usage, found.assets, found.error = None, None, (), None
+
+
+def _submit(found: _Row, change: Submit) -> None:
+    if change.attempt != found.posts + 1:
+        msg = f"row {found.row}: attempt {change.attempt} does not follow {found.posts} posts"
+        raise ValueError(msg)
+    item = change.item
+    _forget(found)
+    found.digest, found.line, found.custom_id, found.kind = item.digest, item.line, item.custom_id, item.kind
+    found.mode, found.model, found.max_usd = item.mode, item.model, item.max_usd
+    found.posts, found.submitted_at = change.attempt, change.at
+    found.request_id = found.deadline_at = found.completed_at = found.status_code = None
+
+
+def _fail(found: _Row, change: Fail, *, known: bool) -> None:
+    if change.line is not None or change.error.line is not None:
+        found.line = change.line if change.line is not None else change.error.line
+    if not found.answered:
+        found.body, found.completed_at, found.status_code = change.reply, change.at, change.error.status_code
+        if change.digest or not known:
+            found.custom_id, found.kind, found.mode = change.custom_id, change.kind, Mode(change.mode)
+            found.model, found.digest = change.model, change.digest
+    found.request_id = change.request_id if change.request_id is not None else found.request_id
+    found.cost_usd, found.usage, found.assets = change.cost_usd, change.usage, change.assets
+    found.error = replace(change.error, line=found.line)
+
+
+def _redownload(found: _Row) -> None:
+    if not found.answered:
+        msg = f"row {found.row}: there is no answer whose files could be downloaded again"
+        raise ValueError(msg)
+    _forget(found)
+
+
+def _counts(found: _Row) -> Counts:
+    return Counts(
+        posts=found.posts, attempts=found.attempts, doubts=found.doubts, losses=found.losses, digest=found.digest
+    )
+
+
+def _settled(found: _Row) -> Settled:
+    return Settled(
+        seq=found.seq,
+        row=found.row,
+        line=found.line,
+        custom_id=found.custom_id,
+        kind=found.kind,
+        mode=found.mode,
+        model=found.model,
+        attempts=found.posts,
+        submitted_at=found.submitted_at,
+        completed_at=found.completed_at,
+        request_id=found.request_id,
+        status_code=found.status_code,
+        body=found.body,
+        cost_usd=found.cost_usd,
+        usage=found.usage,
+        assets=found.assets,
+        error=None if found.error is None else replace(found.error, line=found.line),
+    )
+
+
+def _unclear(found: _Row, reason: str) -> LedgerEntry:
+    return LedgerEntry(
+        row=found.row,
+        custom_id=found.custom_id,
+        attempt=found.posts,
+        at=found.submitted_at or 0.0,
+        entry=Entry.IN_DOUBT,
+        reason=reason,
+        max_usd=found.max_usd,
+        request_id=found.request_id,
+    )
