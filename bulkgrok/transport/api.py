@@ -1,0 +1,232 @@
+"""The API's side of the transport: sessions, POST, GET, streams.
+
+Law: see the package. Two sessions: the one that knows the key is only ever given paths below the base URL.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from bulkgrok.core.errors import UsageError
+from bulkgrok.core.model import Exchange, Fetched, NoReply, NotSent
+from bulkgrok.transport.addresses import is_loopback
+from bulkgrok.transport.downloads import Downloading
+from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
+from bulkgrok.transport.opening import session
+from bulkgrok.transport.reading import Reading, head
+from bulkgrok.transport.sending import Body
+
+_CONNECT_S: Final = 30.0
+_GET_IDLE_S: Final = 120.0
+_GET_TOTAL_S: Final = 3_600.0
+#: A server that closes idle connections must not meet a POST on its way: it would be in doubt.
+_KEEP_ALIVE_S: Final = 5.0
+_DNS_S: Final = 60
+_PROBES: Final = 4
+
+
+class AiohttpTransport:
+    """HTTP to one origin with one key, and downloads without it. Use it as a context manager, inside a running loop.
+
+    Args:
+        base_url: Where the API is, its version included, as in `https://api.x.ai/v1`.
+        api_key: Sent to that origin only.
+        concurrency: How many requests to the API may be in flight.
+        ca_file: Certificates (PEM) to trust besides the system's.
+        proxy: An http proxy for everything; a user name and password in it are sent to it.
+        max_body_bytes: The largest reply kept in memory.
+        spill_dir: Where larger 2xx replies are written, up to 1 GiB each; None throws their rest away.
+        max_asset_bytes: The largest file downloaded.
+
+    Raises:
+        UsageError: The base URL is neither https nor loopback, or a file or address cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - one seam
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        concurrency: int,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        max_body_bytes: int = 64 << 20,
+        spill_dir: Path | None = None,
+        max_asset_bytes: int = 2 << 30,
+    ) -> None:
+        self._base = _base(base_url)
+        self._loopback = is_loopback(URL(base_url).raw_host or "")
+        self._api_key = api_key
+        self._concurrency = concurrency
+        self._tls = _tls(ca_file)
+        self._proxy = _proxy(proxy)
+        self._max_asset_bytes = max_asset_bytes
+        self._reading = Reading(max_body_bytes=max_body_bytes, spill_dir=spill_dir)
+        self._session: aiohttp.ClientSession | None = None
+        self._downloading: Downloading | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+        if self._downloading is not None:
+            await self._downloading.close()
+        self._session = self._downloading = None
+
+    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
+        """POST JSON once and return what became of it."""
+        sending = Body(body, idle_s=idle_s)
+        try:
+            response = await self._send("POST", path, sending, _timeout(timeout_s, idle_s))
+        except FAILURES as error:
+            return NoReply(reason=reason(error)) if sending.written else NotSent(reason=reason(error))
+        return await self._reading.read(response)
+
+    async def get(self, path: str) -> Exchange:
+        """GET once and return what became of it."""
+        try:
+            response = await self._send("GET", path, None, _timeout(_GET_TOTAL_S, _GET_IDLE_S))
+        except UNCONNECTED as error:
+            return NotSent(reason=reason(error))
+        except FAILURES as error:
+            return NoReply(reason=reason(error))
+        return await self._reading.read(response)
+
+    async def stream(
+        self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None
+    ) -> AsyncIterator[bytes | Exchange]:
+        """POST JSON once and yield the blocks of a 2xx body as they come, at last what became of the request.
+
+        That last item is a Reply without body if blocks came, `complete` telling whether all did, and the whole
+        refusal otherwise. Ending the iteration early closes the connection.
+        """
+        sending = Body(body, idle_s=idle_s)
+        try:
+            response = await self._send("POST", path, sending, _timeout(timeout_s, idle_s))
+        except FAILURES as error:
+            yield NoReply(reason=reason(error)) if sending.written else NotSent(reason=reason(error))
+            return
+        reply = head(response)
+        if not 200 <= reply.status < 300 or "Content-Encoding" in response.headers:
+            yield await self._reading.read(response)
+            return
+        try:
+            complete = True
+            while complete and not response.content.at_eof():
+                try:
+                    block = await response.content.readany()
+                except FAILURES:
+                    complete = False
+                else:
+                    yield block
+            yield replace(reply, complete=complete)
+        finally:
+            response.close()
+
+    async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
+        """Download a file without the key; see the port. `write` is called on a thread, one call at a time."""
+        if self._downloading is None:
+            self._downloading = Downloading(
+                loopback=self._loopback, tls=self._tls, proxy=self._proxy, max_bytes=self._max_asset_bytes
+            )
+        return await self._downloading.fetch(url, offset=offset, etag=etag, write=write)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Body | None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
+    ) -> aiohttp.ClientResponse:
+        return await self._opened().request(
+            method,
+            URL(self._base + path, encoded=True),
+            data=body,
+            timeout=timeout,
+            allow_redirects=False,
+            proxy=self._proxy,
+        )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._concurrency + _PROBES,
+                keepalive_timeout=_KEEP_ALIVE_S,
+                ttl_dns_cache=_DNS_S,
+                ssl=self._tls,
+                resolver=ThreadedResolver(),
+            )
+            key = {"Authorization": f"Bearer {self._api_key}", "Accept": "application/json, text/event-stream"}
+            self._session = session(connector, headers=key)
+        return self._session
+
+
+@lru_cache(maxsize=64)
+def _timeout(total_s: float | None, idle_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, connect=_CONNECT_S, sock_connect=_CONNECT_S, sock_read=idle_s)
+
+
+def _base(base_url: str) -> str:
+    """Check a base URL and return it without a trailing slash."""
+    try:
+        url = URL(base_url)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host) and not (url.raw_query_string or url.fragment)
+    except ValueError:
+        usable = False
+    if not usable:
+        msg = "the base URL is not an https address"
+        raise UsageError(msg, hint="give one like https://api.x.ai/v1")
+    if url.user is not None or url.password is not None:
+        msg = "the base URL holds a user name or password"
+        raise UsageError(msg, hint="the key comes from XAI_API_KEY")
+    if url.scheme == "http" and not is_loopback(url.raw_host or ""):
+        msg = f"{url.host} is asked for over http: a key travels over https only, or to this machine"
+        raise UsageError(msg, hint="write https://")
+    return str(url).rstrip("/")
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that verifies, from TLS 1.2 on."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            words = getattr(error, "reason", None) or getattr(error, "strerror", None) or "it holds no certificates"
+            msg = f"--ca-file {ca_file} cannot be used: {words}. Nothing was sent."
+            raise UsageError(msg, hint="give a file of certificates in PEM form") from error
+    return context
+
+
+def _proxy(proxy: str | None) -> URL | None:
+    """Check a proxy's address. It may hold a password, so it is in no message."""
+    if not proxy:
+        return None
+    try:
+        url = URL(proxy)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        msg = "the proxy's address cannot be used. Nothing was sent."
+        raise UsageError(msg, hint="give one like http://proxy.example:3128")
+    return url

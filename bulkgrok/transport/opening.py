@@ -1,0 +1,32 @@
+"""What every session has in common: it does nothing by itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+import aiohttp
+
+from bulkgrok.transport.sending import Request
+
+_LINE_BYTES: Final = 16_384
+_HEADERS: Final = 256
+
+
+def session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+    """Return a session with everything off that would send, follow, store or unpack something by itself."""
+    opened = aiohttp.ClientSession(
+        connector=connector,
+        request_class=Request,
+        headers={"User-Agent": f"bulkgrok/{version('bulkgrok')}", "Accept-Encoding": "identity", **headers},
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=_LINE_BYTES,
+        max_field_size=_LINE_BYTES,
+        max_headers=_HEADERS,
+    )
+    # Would send a GET again on a kept connection that was dropped: it may have consumed a result. No public switch.
+    opened._retry_connection = False  # noqa: SLF001
+    return opened

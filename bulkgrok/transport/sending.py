@@ -1,0 +1,109 @@
+"""A request on its way out: what is certain about its last byte.
+
+Law: `written` stays False only while the last byte was certainly not handed to the socket, and never will be: a
+connection whose buffer still holds a part of the body is aborted, not closed, because closing would flush it later.
+What is handed to the socket may have arrived, so from there on nothing is certain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Any, Final, cast
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
+from aiohttp.http_writer import StreamWriter
+
+from bulkgrok.transport.failures import StaleConnection
+
+#: With its headers still under aiohttp's limit for draining, so that writing it does not suspend.
+_AT_ONCE_BYTES: Final = 0x8000
+_PIECE_BYTES: Final = 0x10000
+_CLOSED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
+class Body(aiohttp.Payload):
+    """A JSON body that knows whether it was written in whole.
+
+    Args:
+        value: The bytes.
+        idle_s: How long the server may take not a byte of it.
+    """
+
+    _value: bytes
+    _autoclose = True
+
+    def __init__(self, value: bytes, *, idle_s: float | None) -> None:
+        super().__init__(value, content_type="application/json")
+        self._size = len(value)
+        self._idle_s = idle_s
+        self.written = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return the body as text."""
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002 - aiohttp's
+        """Write all of it; `content_length` is its own length."""
+        if len(self._value) <= _AT_ONCE_BYTES:
+            await writer.write(self._value)
+            self.written = True
+            return
+        stream = cast("StreamWriter", writer)
+        transport = stream.transport
+        if transport is None:
+            raise StaleConnection
+        try:
+            await self._pieces(stream, transport)
+        finally:
+            if not self.written:
+                transport.abort()
+
+    async def _pieces(self, writer: StreamWriter, transport: asyncio.Transport) -> None:
+        body = self._value
+        last = (len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES
+        for start in range(0, last, _PIECE_BYTES):
+            async with asyncio.timeout(self._idle_s):
+                await writer.write(body[start : start + _PIECE_BYTES])
+        # With a limit of zero the protocol is paused exactly while the buffer holds anything.
+        transport.set_write_buffer_limits(high=0)
+        await writer.write(body[last:], drain=False)  # does not suspend
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await writer.drain()
+        finally:
+            self.written = not writer.protocol.writing_paused
+            if self.written and not transport.is_closing():
+                transport.set_write_buffer_limits()
+
+
+class Request(aiohttp.ClientRequest):
+    """A request that looks at a kept connection once more before it writes to it."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Write the request.
+
+        Raises:
+            StaleConnection: The server has closed the connection, or sent something nobody asked for; nothing was
+                written.
+        """
+        protocol = conn.protocol
+        if protocol is None or protocol.should_close or _closed_by_peer(conn.transport):
+            raise StaleConnection
+        return await super().send(conn)
+
+
+def _closed_by_peer(transport: Any) -> bool:  # noqa: ANN401 - asyncio's and uvloop's differ
+    """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""
+    socket = transport.get_extra_info("socket") if transport is not None else None
+    if socket is None or not _CLOSED:
+        return False
+    poll = select.poll()
+    poll.register(socket.fileno(), _CLOSED)
+    return bool(poll.poll(0))
