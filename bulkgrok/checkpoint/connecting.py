@@ -207,7 +207,7 @@ def _check(connection: apsw.Connection, path: Path) -> None:
     ends_at = time.monotonic() + _CHECK_S
     connection.set_progress_handler(lambda: time.monotonic() > ends_at, _CHECK_STEPS)
     try:
-        found = connection.pragma("quick_check(1)")
+        found = connection.execute("PRAGMA quick_check(1)").get
     except apsw.InterruptError:
         return
     finally:

@@ -157,7 +157,11 @@ class MemoryStore:
         number = change_row(change)
         known = number in self._data.rows
         found = self._data.rows.get(number) or _Row(row=number)
-        state = after(found.state, type(change))
+        try:
+            state = after(found.state, type(change))
+        except ValueError as error:
+            msg = f"row {number}: {error}"
+            raise ValueError(msg) from None
         match change:
             case Submit():
                 _submit(found, change)
