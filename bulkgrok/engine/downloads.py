@@ -7,38 +7,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import AssetRef, Code, Reply, RequestId
-from bulkgrok.core.ports import Kind, Transport
+from bulkgrok.core.model import Asset, AssetRef, Code, Reply, RequestId, Settled
+from bulkgrok.core.ports import Checkpoint, Kind, Store, Transport
 from bulkgrok.dispatch.assets import AssetDownloader, Downloaded
 from bulkgrok.dispatch.settle import Settler
 
 AT_ONCE: Final = 4
+_BATCH: Final = 1_000
+_NOTE: Final = "has_assets"
 
 
 class Downloads:
     """A queue of rows whose files are missing, and the workers that empty it.
 
     Args:
+        checkpoint: Runs calls of the store in order with its commits.
+        store: Read, after a restart, for files that should be there.
         settler: Knows the rows and settles them.
         downloader: Fetches files.
+        asset_base: What asset paths in the checkpoint are relative to.
         settled: Called after each row.
         failed: Called with what must stop the run (the disk refused).
+        say: Told, in words, of a file that is missing and cannot be had again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root names each
         self,
         *,
+        checkpoint: Checkpoint,
+        store: Store,
         settler: Settler,
         downloader: AssetDownloader,
+        asset_base: Path,
         settled: Callable[[], None],
         failed: Callable[[BaseException], None],
+        say: Callable[[str], None],
     ) -> None:
+        self._checkpoint = checkpoint
+        self._store = store
+        self._noted = False
         self._settler = settler
         self._downloader = downloader
+        self._asset_base = asset_base
         self._settled = settled
+        self._say = say
         self._failed = failed
         self._rows: asyncio.Queue[int] = asyncio.Queue()
         self.open = 0
@@ -61,7 +77,41 @@ class Downloads:
                 self.open -= 1
                 self._settled()
 
+    async def mend(self) -> None:
+        """Download files of succeeded rows again that are no longer there. `open` was raised for it by the caller."""
+        try:
+            after = 0
+            if not await self._checkpoint.call(self._store.recall, _NOTE):
+                return
+            while batch := await self._checkpoint.call(self._store.outbox, after, _BATCH):
+                after = batch[-1].seq
+                for settled in batch:
+                    if settled.assets and not all(map(self._is_there, settled.assets)):
+                        await self._mend(settled)
+        except BulkgrokError as error:
+            self._failed(error)
+        finally:
+            self.open -= 1
+            self._settled()
+
+    def _is_there(self, asset: Asset) -> bool:
+        if asset.path is None:
+            return True
+        try:
+            return (self._asset_base / asset.path).stat().st_size == asset.bytes
+        except OSError:
+            return False
+
+    async def _mend(self, settled: Settled) -> None:
+        record, refs = await self._settler.record(settled.row)
+        result = await self._downloader.fetch_all(record, refs, known=settled.assets)
+        if not isinstance(result, Downloaded):
+            self._say(f"note: a file of row {settled.row} is missing and cannot be downloaded again: {result.reason}")
+
     async def _fetch(self, row: int) -> None:
+        if not self._noted:
+            await self._checkpoint.call(self._store.note, _NOTE, True)  # noqa: FBT003 - a JSON value
+            self._noted = True
         record, refs = await self._settler.record(row)
         result = await self._downloader.fetch_all(record, refs)
         if isinstance(result, Downloaded):

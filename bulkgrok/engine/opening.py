@@ -50,8 +50,8 @@ class OpenRun:
     sink: Sink
     errors: ErrorsFile
     rebound: bool
-    new: bool
-    """Whether the checkpoint was made just now."""
+    asset_base: Path
+    """What the asset paths in the checkpoint are relative to: where the run's first output lay."""
 
 
 class Opening:
@@ -141,7 +141,7 @@ class Opening:
             sink=self._sink,
             errors=self._errors,
             rebound=rebound,
-            new=new,
+            asset_base=await committer.call(self._asset_base, store),
         )
 
     # The input
@@ -236,6 +236,15 @@ class Opening:
                 error.message += self._first_difference(store, Path(self._config.input))
                 error.args = (error.message,)
             raise
+
+    def _asset_base(self, store: Store) -> Path:
+        """Return where the run's first output lay, unless all of it was moved together."""
+        here, noted = self._places.asset_base, store.recall("asset_base")
+        if isinstance(noted, str) and Path(noted) != here and Path(noted).is_dir():
+            return Path(noted)
+        if noted != str(here):
+            store.note("asset_base", str(here))
+        return here
 
     def _first_difference(self, store: Store, path: Path) -> str:
         """Name the first row that is not the one that was begun."""

@@ -6,13 +6,30 @@ and the outbox is replayed from there. There is no other way into an output file
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from bulkgrok.core import failpoints
-from bulkgrok.core.model import Position
+from bulkgrok.core.model import Asset, Position
 from bulkgrok.core.ports import Checkpoint, Offload, Sink, Store
 
 _BATCH: Final = 1_000
+
+
+def rebasing(old: Path, new: Path) -> Callable[[Asset], Asset] | None:
+    """Return what makes asset paths that are relative to `old` relative to `new`, None if they are the same."""
+    if old == new:
+        return None
+
+    def rebase(asset: Asset) -> Asset:
+        if asset.path is None:
+            return asset
+        return replace(asset, path=Path(os.path.relpath(old / asset.path, new)).as_posix())
+
+    return rebase
 
 
 class Projector:
@@ -23,13 +40,23 @@ class Projector:
         checkpoint: Runs calls of the store in order with its commits.
         sink: Where outcomes go.
         offload: Runs the sink's blocking calls.
+        rebase: Rewrites asset paths for an output that lies elsewhere than the run's first one; None if it does not.
     """
 
-    def __init__(self, *, store: Store, checkpoint: Checkpoint, sink: Sink, offload: Offload) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        checkpoint: Checkpoint,
+        sink: Sink,
+        offload: Offload,
+        rebase: Callable[[Asset], Asset] | None = None,
+    ) -> None:
         self._store = store
         self._checkpoint = checkpoint
         self._sink = sink
         self._offload = offload
+        self._rebase = rebase
         self._stored: Position | None = None
         self._cursor = 0
 
@@ -48,6 +75,8 @@ class Projector:
             if not self._sink.appendable and self._stored is not None and self._stored.seq > 0:
                 await self._rewind(None)
                 continue
+            if self._rebase is not None:
+                batch = [replace(one, assets=tuple(map(self._rebase, one.assets))) for one in batch]
             await self._offload(self._sink.write, batch)
             self._cursor = batch[-1].seq
             failpoints.hit("sink.written")

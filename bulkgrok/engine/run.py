@@ -21,7 +21,7 @@ from bulkgrok.core.ports import Clock, Events, Sink, Store
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import Standing
 from bulkgrok.engine.opening import Opening, OpenRun
-from bulkgrok.engine.projector import Projector
+from bulkgrok.engine.projector import Projector, rebasing
 from bulkgrok.engine.recovery import recover, retry_failed
 from bulkgrok.engine.stages import Building, Stages
 from bulkgrok.engine.status import write_status
@@ -174,7 +174,11 @@ class Engine:
         )
         self.stages = stages = await building.build(stack)
         projector = Projector(
-            store=opened.store, checkpoint=opened.committer, sink=opened.sink, offload=asyncio.to_thread
+            store=opened.store,
+            checkpoint=opened.committer,
+            sink=opened.sink,
+            offload=asyncio.to_thread,
+            rebase=rebasing(opened.asset_base, opened.places.asset_base),
         )
         stack.push_async_callback(asyncio.to_thread, opened.sink.close)
         await projector.restore()

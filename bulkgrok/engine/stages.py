@@ -167,8 +167,10 @@ class Building:
 
         if redeemed:
             stages.side_work.append(settle)
-        if self._downloads is not None:
-            stages.side_work += [self._downloads.work] * AT_ONCE
+        if (downloads := self._downloads) is not None:
+            stages.side_work += [downloads.work] * AT_ONCE
+            downloads.open += 1
+            stages.side_work.append(downloads.mend)
 
     def _settling(self) -> int:
         return self._unsettled + (self._downloads.open if self._downloads is not None else 0)
@@ -255,13 +257,22 @@ class Building:
             transport=transport,
             offload=asyncio.to_thread,
             media_dir=places.media_dir,
-            asset_base=places.asset_base,
+            asset_base=self._opened.asset_base,
             fresh=fresh,
             events=self._events,
             sleep=asyncio.sleep,
             jitter=self._jitter,
         )
-        return Downloads(settler=settler, downloader=downloader, settled=self._settled, failed=self._stop)
+        return Downloads(
+            checkpoint=self._opened.committer,
+            store=self._opened.store,
+            settler=settler,
+            downloader=downloader,
+            asset_base=self._opened.asset_base,
+            settled=self._settled,
+            failed=self._stop,
+            say=self._say,
+        )
 
     def _poster(self, transport: Transport, settler: Settler, rejections: Rejections, health: Health) -> Poster:
         return Poster(
