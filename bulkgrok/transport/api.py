@@ -6,7 +6,7 @@ Law: see the package. Two sessions: the one that knows the key is only ever give
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -112,7 +112,7 @@ class AiohttpTransport:
 
     async def stream(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None
-    ) -> AsyncIterator[bytes | Exchange]:
+    ) -> AsyncGenerator[bytes | Exchange, None]:
         """POST JSON once and yield the blocks of a 2xx body as they come, at last what became of the request.
 
         That last item is a Reply without body if blocks came, `complete` telling whether all did, and the whole

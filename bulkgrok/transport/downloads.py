@@ -29,6 +29,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30.0, sock_connect=3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
+_PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 _PAGES: Final = frozenset({"text/html", "application/json", "application/xhtml+xml", "text/xml", "application/xml"})
 
 
@@ -68,7 +69,7 @@ class Downloading:
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
         """Try once to get a file, or what is missing of it."""
         try:
-            address = URL(url)
+            address = _address(url)
         except ValueError:
             return Fetched(status=None, complete=False, reason="not a usable address", forbidden=True)
         resumable = offset > 0 and etag is not None and _STRONG_ETAG.fullmatch(etag) is not None
@@ -96,7 +97,7 @@ class Downloading:
             finally:
                 response.close()
             try:
-                url = url.join(URL(location)).with_fragment(None)
+                url = url.join(_address(location)).with_fragment(None)
             except ValueError:
                 return Fetched(status=response.status, complete=False, reason="a redirect to no usable address")
         return Fetched(status=response.status, complete=False, reason=f"more than {_HOPS} redirects")
@@ -151,6 +152,11 @@ class Downloading:
     def _too_large(self, status: int) -> Fetched:
         message = f"larger than {self._max_bytes} bytes"
         return Fetched(status=status, complete=False, reason=message, too_large=True)
+
+
+def _address(text: str) -> URL:
+    """Read an address as it stands: a signature covers every character of it. ValueError if it is none."""
+    return URL(text, encoded=_PRINTABLE.fullmatch(text) is not None)
 
 
 def _failed(error: BaseException) -> Fetched:

@@ -5,6 +5,7 @@ Law: an address's path, query and user part never get into a reason; bytes of a 
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Final
 
@@ -83,4 +84,6 @@ def _system(error: OSError) -> str:
     """Name a system error without what else its text may hold."""
     if isinstance(error, ssl.SSLError):
         return error.reason or type(error).__name__
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     return error.strerror or type(error).__name__
