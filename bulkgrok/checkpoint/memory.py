@@ -14,6 +14,7 @@ from typing import Final
 
 from bulkgrok.checkpoint.tally import TICKS as TICKS_OF_A_DOLLAR
 from bulkgrok.checkpoint.tally import TOKENS, ticks
+from bulkgrok.checkpoint.values import money, token_counts
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import (
@@ -187,8 +188,8 @@ class MemoryStore:
                 self._close_job(found, change)
             case Succeed():
                 self._data.seq += 1
-                found.seq, found.model, found.cost_usd = self._data.seq, change.model, change.cost_usd
-                found.usage, found.tokens, found.assets = change.usage, change.tokens, change.assets
+                found.seq, found.model, found.cost_usd = self._data.seq, change.model, money(change.cost_usd)
+                found.usage, found.tokens, found.assets = change.usage, token_counts(change.tokens), change.assets
             case Fail():
                 _fail(found, change, known=known)
             case Retry():
@@ -424,7 +425,7 @@ def _submit(found: _Row, change: Submit) -> None:
     item = change.item
     _forget(found)
     found.digest, found.line, found.custom_id, found.kind = item.digest, item.line, item.custom_id, item.kind
-    found.mode, found.model, found.max_usd = item.mode, item.model, item.max_usd
+    found.mode, found.model, found.max_usd = item.mode, item.model, money(item.max_usd) or 0.0
     found.posts, found.submitted_at = change.attempt, change.at
     found.request_id = found.deadline_at = found.completed_at = found.status_code = None
 
@@ -438,7 +439,7 @@ def _fail(found: _Row, change: Fail, *, known: bool) -> None:
             found.custom_id, found.kind, found.mode = change.custom_id, change.kind, Mode(change.mode)
             found.model, found.digest = change.model, change.digest
     found.request_id = change.request_id if change.request_id is not None else found.request_id
-    found.cost_usd, found.usage, found.assets = change.cost_usd, change.usage, change.assets
+    found.cost_usd, found.usage, found.assets = money(change.cost_usd), change.usage, change.assets
     found.error = replace(change.error, line=found.line)
 
 
