@@ -70,7 +70,7 @@ def run_dir(tmp_path):
             mode=Mode.DEFERRED, model="grok-4.3", digest=bytes(16),
         ),
         submit(2),
-        Accept(row=2, request_id="id-2", at=AT, deadline_at=time.time() + 3000),
+        Accept(row=2, request_id="id-2", at=AT, deadline_at=time.time() + 3030),
         submit(3, custom_id="evil\x1b[2J"),
         Doubt(row=3, at=AT, reason="dropped \x1b[31m"),
         submit(3, attempt=2, custom_id="evil\x1b[2J"),
@@ -123,7 +123,7 @@ def test_status_in_words_tells_what_waits_the_next_deadline_and_what_to_type(run
         "1 moderated",
         "1 accepted",
         "3 still to be sent",
-        "49 min",
+        "50 min",
         "$0.25",
         "next:",
     ):
