@@ -1,0 +1,303 @@
+"""Whatever happens in whatever order, with crashes in between, the file says the same as the plain model in memory."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bulkgrok.checkpoint import read_store
+from bulkgrok.checkpoint.memory import MemoryStore
+from bulkgrok.checkpoint.sqlite import SqliteStore
+from bulkgrok.core import failpoints
+from bulkgrok.core.lifecycle import (
+    Accept,
+    Doubt,
+    Expire,
+    Fail,
+    JobFailed,
+    Lose,
+    Redeem,
+    Redownload,
+    Refuse,
+    Retry,
+    Submit,
+    Succeed,
+    Unsent,
+)
+from bulkgrok.core.model import Asset, Code, Entry, Item, Mode, Position, RequestId, RowError
+
+ROWS = st.integers(0, 5)
+TIMES = st.floats(0, 2e9).map(lambda at: round(at, 3))
+TEXTS = st.text(st.characters() | st.sampled_from("\ud800\udfff\x00\u2028"), max_size=6)
+BYTES = st.binary(max_size=40)
+MONEY = (
+    st.none() | st.floats(0, 10).map(lambda usd: round(usd, 9)) | st.sampled_from([float("inf"), float("nan"), -0.0])
+)
+MODES = st.sampled_from(Mode)
+ASSETS = st.lists(
+    st.builds(Asset, url=TEXTS, path=st.none() | TEXTS, bytes=st.none() | st.integers(0, 1 << 60), sha256=st.none()),
+    max_size=2,
+).map(tuple)
+ERRORS = st.builds(
+    RowError,
+    code=st.sampled_from(Code),
+    message=TEXTS,
+    status_code=st.none() | st.integers(100, 599),
+    retryable=st.booleans(),
+    line=st.none() | st.integers(1, 9),
+)
+ITEMS = st.builds(
+    Item,
+    row=ROWS,
+    line=st.none() | st.integers(1, 9),
+    custom_id=TEXTS,
+    kind=st.sampled_from(["chat", "video"]),
+    mode=MODES,
+    model=TEXTS,
+    stream=st.booleans(),
+    body=st.just(b"{}"),
+    digest=BYTES,
+    max_usd=MONEY.filter(lambda usd: usd is not None),
+    tokens=st.just(1),
+)
+SUBMITS = st.builds(Submit, item=ITEMS, attempt=st.integers(1, 4), at=TIMES)
+OTHERS = st.one_of(
+    st.builds(Unsent, row=ROWS),
+    st.builds(
+        Refuse,
+        row=ROWS,
+        at=TIMES,
+        counted=st.booleans(),
+        entry=st.none() | st.sampled_from([Entry.IN_DOUBT, Entry.POSSIBLE_FEE]),
+        reason=TEXTS,
+    ),
+    st.builds(Doubt, row=ROWS, at=TIMES, reason=TEXTS),
+    st.builds(Accept, row=ROWS, request_id=TEXTS.map(RequestId), at=TIMES, deadline_at=TIMES),
+    st.builds(Redeem, row=ROWS, at=TIMES, status_code=st.integers(200, 299), raw=BYTES, request_id=st.none() | TEXTS),
+    st.builds(Lose, row=ROWS, at=TIMES, reason=TEXTS),
+    st.builds(Expire, row=ROWS, at=TIMES, reason=TEXTS),
+    st.builds(JobFailed, row=ROWS, at=TIMES, reason=TEXTS),
+    st.builds(
+        Succeed,
+        row=ROWS,
+        model=TEXTS,
+        cost_usd=MONEY,
+        usage=st.none() | BYTES,
+        tokens=st.tuples(*[st.integers(-3, 1 << 70)] * 4),
+        assets=ASSETS,
+    ),
+    st.builds(
+        Fail,
+        row=ROWS,
+        at=TIMES,
+        error=ERRORS,
+        custom_id=TEXTS,
+        kind=st.sampled_from(["chat", "video", ""]),
+        mode=MODES,
+        model=TEXTS,
+        digest=BYTES,
+        line=st.none() | st.integers(1, 9),
+        reply=st.none() | BYTES,
+        request_id=st.none() | TEXTS,
+        cost_usd=MONEY,
+        usage=st.none() | BYTES,
+        assets=ASSETS,
+    ),
+    st.builds(Retry, row=ROWS, at=TIMES),
+    st.builds(Redownload, row=ROWS),
+)
+
+
+class Crash(BaseException):
+    """The power is cut."""
+
+
+def everything(store):
+    """All that a store can be asked about its rows."""
+
+    def answer(ask, row):
+        try:
+            return ask(row)
+        except KeyError:
+            return None
+
+    return [
+        [row in store.taken() for row in range(7)],
+        store.submitting(),
+        store.waiting(),
+        list(store.jobs()),
+        store.redeemed(),
+        [answer(store.record, row) for row in range(7)],
+        [answer(store.counts, row) for row in range(7)],
+        store.outbox(0, 100),
+        store.outbox(1, 2),
+        list(store.failures()),
+        [store.outcome(row) for row in range(7)],
+        store.totals(),
+        list(store.ledger()),
+        store.pending_doubts(),
+        store.unexplained(),
+        store.position("out"),
+        store.recall("fact"),
+    ]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store in a file beside the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="bulkgrok-test-"))
+        self.generation = 0
+        self.path = self.folder / "0" / "checkpoint.db"
+        self.path.parent.mkdir()
+        self.real = SqliteStore(self.path)
+        self.model = MemoryStore()
+
+    @initialize()
+    def opened(self):
+        self.real.open()
+        self.model.open()
+
+    def both(self, changes):
+        """Apply changes to both; return whether they were allowed, in which both must agree."""
+        verdicts = []
+        for store in (self.model, self.real):
+            try:
+                store.apply(changes)
+            except ValueError:
+                verdicts.append(False)
+            else:
+                verdicts.append(True)
+        assert verdicts[0] == verdicts[1]
+        return verdicts[0]
+
+    def next_attempt(self, row):
+        try:
+            return self.model.counts(row).posts + 1
+        except KeyError:
+            return 1
+
+    def right(self, change):
+        """Give a submission the attempt that is due."""
+        return replace(change, attempt=self.next_attempt(change.item.row)) if isinstance(change, Submit) else change
+
+    @rule(change=SUBMITS | OTHERS)
+    def change_one(self, change):
+        self.both([change])
+
+    @rule(submit=SUBMITS)
+    def submit(self, submit):
+        self.both([self.right(submit)])
+
+    @rule(row=ROWS, changes=st.lists(OTHERS, min_size=1, max_size=6))
+    def live_on(self, row, changes):
+        """Try several changes on one row: one of them usually fits."""
+        for change in changes:
+            self.both([replace(change, row=row)])
+
+    @rule(changes=st.lists(SUBMITS | OTHERS, max_size=6))
+    def change_many(self, changes):
+        self.both(changes)
+
+    @rule(
+        submits=st.lists(SUBMITS, max_size=3, unique_by=lambda submit: submit.item.row),
+        rest=st.lists(OTHERS, max_size=3),
+    )
+    def change_a_group(self, submits, rest):
+        self.both([*map(self.right, submits), *rest])
+
+    @rule(submit=SUBMITS, redeem=st.binary(max_size=9), cost=MONEY)
+    def answer(self, submit, redeem, cost):
+        row = submit.item.row
+        self.both([self.right(submit)])
+        self.both([
+            Redeem(row=row, at=1.0, status_code=200, raw=redeem, request_id=None),
+            Succeed(row=row, model="m", cost_usd=cost, usage=None, tokens=(1, 2, 3, 4)),
+        ])  # fmt: skip
+
+    @rule(seq=st.integers(0, 9), value=st.none() | st.integers() | TEXTS)
+    def remember(self, seq, value):
+        for store in (self.real, self.model):
+            store.advance("out", Position(seq=seq, state={"x": value}))
+            store.note("fact", value)
+
+    @rule()
+    def reopen(self):
+        self.real.close()
+        self.real.open()
+
+    @rule()
+    def crash(self):
+        """Go on with a copy of the files as they lie on the disk, the old connection still open."""
+        self.generation += 1
+        folder = self.folder / str(self.generation)
+        shutil.copytree(self.path.parent, folder, ignore=shutil.ignore_patterns("*-shm"))
+        self.real.close()
+        self.path = folder / "checkpoint.db"
+        self.real = SqliteStore(self.path)
+        self.real.open()
+
+    @rule(change=SUBMITS, point=st.sampled_from(["store.before-commit", "store.after-commit"]))
+    def crash_at_a_commit(self, change, point):
+        change = self.right(change)
+
+        def hit(name):
+            if name == point:
+                raise Crash
+
+        failpoints.install(hit)
+        try:
+            self.real.apply([change])
+        except Crash:
+            if point == "store.after-commit":
+                failpoints.install(None)
+                self.model.apply([change])
+        except ValueError:
+            pass
+        finally:
+            failpoints.install(None)
+        self.crash()
+
+    @rule(torn=st.integers(1, 200))
+    def power_fails_in_the_middle_of_a_write(self, torn):
+        """Let the log end in half a frame."""
+        self.crash()
+        self.real.close()
+        log = self.path.with_name("checkpoint.db-wal")
+        with log.open("ab") as file:
+            file.write(os.urandom(torn))
+        self.real.open()
+
+    @precondition(lambda self: self.real is not None)
+    @rule()
+    def look_on(self):
+        watcher = read_store(self.path)
+        assert everything(watcher) == everything(self.model)
+        watcher.close()
+
+    @invariant()
+    def both_say_the_same(self):
+        if self.generation >= 0 and self.real._open_connection is not None:
+            assert everything(self.real) == everything(self.model)
+            assert self.real.totals() == self.real.recount()
+            assert self.real.unexplained() == []
+
+    def teardown(self):
+        failpoints.install(None)
+        if self.real._open_connection is not None:
+            assert self.real._connection.execute("PRAGMA integrity_check").get == "ok"
+            assert not list(self.real._connection.execute("PRAGMA foreign_key_check"))
+        self.real.close()
+        shutil.rmtree(self.folder)
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
