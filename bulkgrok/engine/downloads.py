@@ -110,7 +110,7 @@ class Downloads:
 
     async def _fetch(self, row: int) -> None:
         if not self._noted:
-            await self._checkpoint.call(self._store.note, _NOTE, True)  # noqa: FBT003 - a JSON value
+            await self._checkpoint.call(self._store.note, _NOTE, True)
             self._noted = True
         record, refs = await self._settler.record(row)
         result = await self._downloader.fetch_all(record, refs)
