@@ -89,6 +89,7 @@ def execute(config: RunConfig) -> int:
     if config.preview is not None:
         return _preview(config)
     log = EventLog(config.log_file or places(config).run_dir / "log.jsonl", level=config.log_level, redact=redact)
+    log("run.starting", input=config.input, endpoint="simulator" if config.simulate else config.base_url)
     display = make_display(config.progress, error_stream(), color=color_wanted())
     try:
         report, requests = _run(config, log, display)
@@ -112,9 +113,10 @@ def _conclude(config: RunConfig, report: Report, requests: int, redact: Redactio
 
     if isinstance(report.stopped, BulkgrokError):
         say_error(report.stopped, redact)
-    write_out(json.dumps(report.as_json()) if config.json else summary_text(report, requests=requests))
+    text = summary_text(report, requests=requests, simulated=config.simulate)
+    write_out(json.dumps(report.as_json()) if config.json else text)
     if report.exit_code in {130, 143} or (report.exit_code >= 4 and not getattr(report.stopped, "hint", None)):
-        say(f"next: {again()}   (continues where it stopped; nothing is paid twice)")
+        say(f"next: {again()}   (continues where it stopped)")
     elif report.exit_code == 3:
         say(f"next: {again('--retry-failed')}   (tries the failed rows again)")
     return report.exit_code

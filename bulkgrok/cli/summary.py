@@ -54,13 +54,20 @@ def aligned(lines: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {label:<{width}}  {value}" for label, value in lines)
 
 
-def summary_text(report: Report, *, requests: int) -> str:
-    """Return the summary of a run that has ended; `requests` is the number of requests sent by this start."""
+def summary_text(report: Report, *, requests: int, simulated: bool = False) -> str:
+    """Return the summary of a run that has ended.
+
+    Args:
+        report: How it ended.
+        requests: n requests sent by this start.
+        simulated: Whether the simulator answered, so that nothing was paid.
+    """
     done = report.succeeded + report.failed
     rows = f"{count(done)} of {noun(report.rows, 'row')}" if report.rows is not None else noun(done, "row")
     pace = ""
     if requests and report.duration_s > 0:
         pace = f", {noun(requests, 'request')}, {rate(requests / report.duration_s)}"
     ending = ENDINGS.get(report.exit_code, "Stopped")
-    head = f"{ending}: {rows} in {duration(report.duration_s)}{pace}"
+    simulator = " (simulated: nothing was paid)" if simulated else ""
+    head = f"{ending}{simulator}: {rows} in {duration(report.duration_s)}{pace}"
     return f"{head}\n{aligned(rows_table(report) + places_table(report))}"

@@ -124,7 +124,7 @@ class PlainDisplay:
     def update(self, progress: Progress) -> None:
         """Write a line if one is due."""
         now = self._monotonic()
-        self._pace.add(now, progress.succeeded + progress.failed)
+        self._pace.add(now, progress.succeeded + progress.failed - progress.done_before)
         told = (progress.state, progress.note)
         if told == self._told and now < self._due:
             return
@@ -183,7 +183,7 @@ class RichDisplay:
         if self._gone or now < self._due:
             return
         self._due = now + REDRAW_S
-        self._pace.add(now, progress.succeeded + progress.failed)
+        self._pace.add(now, progress.succeeded + progress.failed - progress.done_before)
         self._guarded(lambda: self._draw(progress))
 
     def message(self, text: str) -> None:
