@@ -94,7 +94,7 @@ def test_flags_that_the_readme_names_exist():
 
 
 def test_sample_inputs_that_the_readme_names_exist():
-    for name in re.findall(r"sample_inputs/[\w.-]+", README):
+    for name in re.findall(r"sample_inputs/[\w.-]+", blocks("bash two-lines")[0]):
         assert (ROOT / name).is_file()
 
 
