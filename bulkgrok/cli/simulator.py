@@ -74,17 +74,16 @@ simulator = click.RichCommand(
             default=0,
             help="Port of the media host. Default: any free one.",
         ),
-        click.RichOption(
-            ["--settings"], metavar="FILE", help="A .json or .toml file of settings; flags come before it."
-        ),
+        click.RichOption(["--settings"], metavar="FILE", help="A .json or .toml file; flags come before it."),
         click.RichOption(["--ledger-file"], metavar="PATH", help="Where to write the ledger as JSON at the end."),
         *(_option(name) for name in FIELDS),
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
     short_help="Play the xAI API on a loopback port.",
-    help="Play the xAI API on a loopback port: no key of yours, no cost, answers made up. It prints base_url=… and runs "
-    "until Ctrl-C. Faults, latencies and limits are flags, and can be changed while it runs: POST them as JSON to "
-    "/_simulator/settings. GET /_simulator/ledger tells what it accepted, billed and delivered.",
+    help="Play the xAI API on a loopback port: no key of yours, no cost, answers made up.\n\n"
+    "It prints base_url=… and runs until Ctrl-C. Faults, latencies and limits are flags, and can be changed while it "
+    "runs: POST them as JSON to /_simulator/settings. GET /_simulator/ledger tells what it accepted, billed and "
+    "delivered.",
 )
 
 
