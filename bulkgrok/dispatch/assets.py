@@ -113,10 +113,10 @@ class AssetDownloader:
     async def _fetch(self, record: Record, ref: AssetRef, number: int) -> Asset | DownloadFailed:
         part: PartFile = await self._offload(self._folder.begin, record.row, record.custom_id, number)
         try:
-            failed = await self._download(record, _Source(url=ref.url), number, part)
-            if failed is not None:
+            source = _Source(url=ref.url)
+            if (failed := await self._download(record, source, number, part)) is not None:
                 return failed
-            asset: Asset = await self._offload(self._folder.place, part, ref.url)
+            asset: Asset = await self._offload(self._folder.place, part, source.url)
         finally:
             part.discard()
         self._events("asset.downloaded", row=record.row, path=asset.path, bytes=asset.bytes)

@@ -236,13 +236,15 @@ def _is(path: Path, size: int, digest: str) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             return False
         hashed = hashlib.sha256()
-        while block := file.read(_BLOCK_BYTES):
+        while block := os.read(descriptor, _BLOCK_BYTES):
             hashed.update(block)
+    finally:
+        os.close(descriptor)
     return hashed.hexdigest() == digest
 
 

@@ -114,7 +114,7 @@ class Downloading:
         start, total = 0, response.content_length
         if wanted.offset and status in {206, 416}:
             begin, size = _range(response)
-            if status == 416 and size == wanted.offset and wanted.etag in {etag, None}:
+            if status == 416 and size == wanted.offset and etag in {None, wanted.etag}:
                 return Fetched(status=status, complete=True, etag=wanted.etag)
             if status == 416 or begin != wanted.offset or etag not in {None, wanted.etag}:
                 return None
@@ -135,7 +135,7 @@ class Downloading:
         while not ended and not problem:
             block = bytearray()
             try:
-                while len(block) < _BLOCK_BYTES and not ended:
+                while not ended and len(block) < _BLOCK_BYTES and position + len(block) <= self._max_bytes:
                     block += await response.content.readany()
                     ended = response.content.at_eof()
             except FAILURES as error:
@@ -165,7 +165,7 @@ def _failed(error: BaseException) -> Fetched:
         if isinstance(cause, Forbidden):
             return Fetched(status=None, complete=False, reason="not a public address", forbidden=True)
         cause = cause.__cause__ or getattr(cause, "os_error", None)
-    return Fetched(status=None, complete=False, reason=reason(error))
+    return Fetched(status=None, complete=False, reason=reason(error), forbidden=isinstance(error, aiohttp.InvalidURL))
 
 
 def _etag(response: aiohttp.ClientResponse) -> str | None:

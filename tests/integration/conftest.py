@@ -1,0 +1,107 @@
+"""A raw TCP server on loopback that plays whatever a test writes to its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+_LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
+
+
+class Wire:
+    """One running server: what it was asked, and where it is."""
+
+    def __init__(self):
+        self.requests = []
+        self.connections = 0
+        self.tasks = set()
+        self.port = 0
+
+    @property
+    def base_url(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def request(self, reader):
+        """Read one whole request and return (head, body); None at the end of the connection."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            body = await reader.readexactly(int(length[1])) if length else b""
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        self.requests.append((head, body))
+        return head, body
+
+
+def reset(writer):
+    """Close a connection with RST."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def reply(body=b"{}", status=200, headers=(), length=None):
+    """Return the bytes of a whole reply."""
+    size = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {size}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def serving(handler, **options):
+    """Serve on loopback: `handler(wire, reader, writer)` is called for each connection."""
+    wire = Wire()
+
+    async def connected(reader, writer):
+        wire.connections += 1
+        task = asyncio.current_task()
+        wire.tasks.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await handler(wire, reader, writer)
+        finally:
+            wire.tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, **options)
+    wire.port = server.sockets[0].getsockname()[1]
+    try:
+        yield wire
+    finally:
+        server.close()
+        for task in tuple(wire.tasks):
+            task.cancel()
+        await asyncio.gather(*wire.tasks, return_exceptions=True)
+
+
+def always(*replies):
+    """Return a handler that answers each request of a connection with the next of these, the last one for ever."""
+
+    async def handler(wire, reader, writer):
+        while await wire.request(reader) is not None:
+            writer.write(replies[min(len(wire.requests), len(replies)) - 1])
+            await writer.drain()
+
+    return handler
+
+
+class Play:
+    """What tests need to play a server."""
+
+    serving = staticmethod(serving)
+    reply = staticmethod(reply)
+    reset = staticmethod(reset)
+    always = staticmethod(always)
+
+
+@pytest.fixture
+def play():
+    return Play

@@ -1,0 +1,555 @@
+"""The transport against servers that break off, lie, flood and redirect: what it calls certain must be certain."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import resource
+import socket
+import threading
+import zlib
+
+import pytest
+
+from bulkgrok.core.model import NoReply, NotSent, Reply
+from bulkgrok.transport import AiohttpTransport
+
+LARGE = b'{"x":"' + b"x" * (16 << 20) + b'"}'
+
+
+def transport(wire, **options):
+    return AiohttpTransport(**{"base_url": wire.base_url, "api_key": "xai-secret", "concurrency": 8, **options})
+
+
+def post(play, handler, body=b'{"a":1}', *, timeout_s=20.0, idle_s=10.0, **options):
+    """Play one POST; return what became of it and the server."""
+
+    async def scenario():
+        async with play.serving(handler) as wire, transport(wire, **options) as client:
+            return await client.post("/chat/completions", body, timeout_s=timeout_s, idle_s=idle_s), wire
+
+    return asyncio.run(scenario())
+
+
+def get(play, handler, **options):
+    """Play one GET; return what became of it and the server."""
+
+    async def scenario():
+        async with play.serving(handler) as wire, transport(wire, **options) as client:
+            return await client.get("/thing"), wire
+
+    return asyncio.run(scenario())
+
+
+def refused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# --- What was not sent --------------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_not_sent():
+    async def scenario():
+        base = f"http://127.0.0.1:{refused_port()}/v1"
+        async with AiohttpTransport(base_url=base, api_key="k", concurrency=1) as client:
+            return await client.post("/x", b"{}", timeout_s=5, idle_s=5), await client.get("/x")
+
+    for exchange in asyncio.run(scenario()):
+        assert isinstance(exchange, NotSent)
+        assert "Connection refused" in exchange.reason
+
+
+def test_a_name_without_address_is_not_sent():
+    async def scenario():
+        base = "https://bulkgrok.invalid/v1"
+        async with AiohttpTransport(base_url=base, api_key="k", concurrency=1) as client:
+            return await client.post("/x", b"{}", timeout_s=5, idle_s=5)
+
+    exchange = asyncio.run(scenario())
+    assert isinstance(exchange, NotSent)
+    assert "bulkgrok.invalid" in exchange.reason
+
+
+def test_a_server_that_speaks_no_tls_is_not_sent(play):
+    async def handler(wire, reader, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    exchange, _ = post(play, handler, base_url=f"https://127.0.0.1:{refused_port()}/v1")
+    assert isinstance(exchange, NotSent)
+
+    async def scenario():
+        async with (
+            play.serving(handler) as wire,
+            transport(wire, base_url=wire.base_url.replace("http:", "https:")) as client,
+        ):
+            return await client.post("/x", b"{}", timeout_s=5, idle_s=5), await client.get("/x")
+
+    for exchange in asyncio.run(scenario()):
+        assert isinstance(exchange, NotSent)
+        assert "TLS" in exchange.reason
+
+
+def test_half_a_large_body_then_reset_is_not_sent(play):
+    async def handler(wire, reader, writer):
+        await reader.readexactly(1 << 20)
+        play.reset(writer)
+
+    exchange, _ = post(play, handler, LARGE)
+    assert isinstance(exchange, NotSent), exchange
+
+
+def test_half_a_large_body_then_a_clean_close_is_not_sent(play):
+    async def handler(wire, reader, writer):
+        await reader.readexactly(1 << 20)
+        writer.close()
+
+    exchange, _ = post(play, handler, LARGE)
+    assert isinstance(exchange, NotSent), exchange
+
+
+@pytest.mark.parametrize("clock", ["idle", "total"])
+def test_a_server_that_stops_reading_is_not_sent_and_never_gets_the_rest(play, clock):
+    got = []
+
+    async def handler(wire, reader, writer):
+        got.append(await reader.readexactly(1 << 20))
+        wire.given_up = asyncio.Event()
+        await wire.given_up.wait()
+        while block := await reader.read(1 << 20):
+            got.append(block)
+
+    async def scenario():
+        async with play.serving(handler) as wire, transport(wire) as client:
+            timeout_s, idle_s = (None, 0.3) if clock == "idle" else (0.3, None)
+            exchange = await client.post("/x", LARGE, timeout_s=timeout_s, idle_s=idle_s)
+            wire.given_up.set()
+            await asyncio.gather(*wire.tasks, return_exceptions=True)
+            return exchange
+
+    assert isinstance(asyncio.run(scenario()), NotSent)
+    assert sum(map(len, got)) < len(LARGE)
+
+
+def test_the_tail_of_a_body_still_in_the_buffer_is_not_sent(play):
+    """The last piece alone waits in the process: the server has room for all but that."""
+    body = b"x" * (6 << 20)
+    got = bytearray()
+
+    async def handler(wire, reader, writer):
+        while len(got) < len(body) - (2 << 20):
+            got.extend(await reader.read(1 << 16))
+        wire.given_up = asyncio.Event()
+        await wire.given_up.wait()
+        while block := await reader.read(1 << 20):
+            got.extend(block)
+
+    exchange, _ = post(play, handler, body, idle_s=0.3)
+    if isinstance(exchange, NotSent):
+        assert len(got) < len(body)
+    else:
+        assert isinstance(exchange, NoReply)
+
+
+def test_a_kept_connection_the_server_has_closed_is_not_sent():
+    """The farewell has arrived but the loop has not read it: the connection still looks alive."""
+    asked = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    closed = threading.Event()
+
+    def serve():
+        connection, _ = listener.accept()
+        asked.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        may_close.wait()
+        connection.close()
+        closed.set()
+
+    may_close = threading.Event()
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    async def scenario():
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        async with AiohttpTransport(base_url=base, api_key="k", concurrency=1) as client:
+            first = await client.get("/x")
+            may_close.set()
+            closed.wait()  # blocks the loop: it must not notice
+            return first, await client.post("/x", b"{}", timeout_s=5, idle_s=5)
+
+    first, second = asyncio.run(scenario())
+    thread.join()
+    listener.close()
+    assert isinstance(first, Reply)
+    assert isinstance(second, NotSent), second
+    assert len(asked) == 1
+
+
+# --- What was sent ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b'{"a":1}', LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_all_read_and_no_reply_is_no_reply(play, body, end):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        play.reset(writer) if end == "reset" else writer.close()
+
+    exchange, wire = post(play, handler, body)
+    assert isinstance(exchange, NoReply), exchange
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(("timeout_s", "idle_s"), [(None, 0.2), (0.2, None)])
+def test_silence_after_the_request_is_no_reply(play, timeout_s, idle_s):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        await reader.read()
+
+    exchange, wire = post(play, handler, timeout_s=timeout_s, idle_s=idle_s)
+    assert isinstance(exchange, NoReply)
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x00" * 100, b"HELLO\r\n\r\n", b"HTTP/1.1 banana OK\r\n\r\n", b"{}", b"\r\n" * 50]
+)
+def test_what_is_not_http_is_no_reply(play, rubbish):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(rubbish)
+        await writer.drain()
+
+    exchange, _ = post(play, handler)
+    assert isinstance(exchange, NoReply), exchange
+
+
+def test_half_a_status_line_is_no_reply(play):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 20")
+
+    assert isinstance(post(play, handler)[0], NoReply)
+
+
+# --- Replies that break off ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "silence", "total"])
+def test_half_a_reply_is_incomplete_and_keeps_its_beginning(play, end):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(play.reply(b'{"half":', length=100))
+        await writer.drain()
+        if end == "reset":
+            play.reset(writer)
+        elif end in {"silence", "total"}:
+            await reader.read()
+
+    limits = {"silence": {"timeout_s": None, "idle_s": 0.2}, "total": {"timeout_s": 0.3, "idle_s": None}}
+    exchange, _ = post(play, handler, **limits.get(end, {}))
+    if end == "reset" and isinstance(exchange, NoReply):
+        return  # a reset may overtake what was written before it
+    assert isinstance(exchange, Reply), exchange
+    assert exchange.status == 200
+    assert not exchange.complete
+    assert exchange.body in {b'{"half":', b""} if end == "reset" else exchange.body == b'{"half":'
+
+
+def test_a_broken_chunk_is_incomplete(play):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzzz\r\n")
+        await writer.drain()
+        await reader.read()
+
+    exchange, _ = get(play, handler)
+    assert isinstance(exchange, NoReply) or not exchange.complete
+
+
+def test_chunks_without_an_end_are_incomplete(play):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+    exchange, _ = get(play, handler)
+    assert exchange.body == b"hello"
+    assert not exchange.complete
+
+
+@pytest.mark.parametrize(("body", "complete"), [(b'{"a":1}', True), (b'{"a":', False), (b"", True)])
+def test_without_a_length_an_answer_is_whole_when_it_is_json(play, body, complete):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + body)
+
+    exchange, _ = get(play, handler)
+    assert exchange.body == body
+    assert exchange.complete is complete
+
+
+def test_one_byte_at_a_time_is_a_reply(play):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        for byte in play.reply(b'{"slow": true}'):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    exchange, _ = post(play, handler, idle_s=1.0)
+    assert exchange.body == b'{"slow": true}'
+    assert exchange.complete
+
+
+# --- Nothing behind the caller's back ------------------------------------------------------------------------------
+
+
+def test_a_get_dropped_on_a_kept_connection_is_never_sent_again(play):
+    """The library does so by default, and has no public switch for it."""
+
+    async def handler(wire, reader, writer):
+        while await wire.request(reader) is not None:
+            if len(wire.requests) == 2:
+                writer.close()
+                return
+            writer.write(play.reply())
+
+    async def scenario():
+        async with play.serving(handler) as wire, transport(wire) as client:
+            return await client.get("/a"), await client.get("/b"), wire
+
+    first, second, wire = asyncio.run(scenario())
+    assert isinstance(first, Reply)
+    assert isinstance(second, NoReply)
+    assert len(wire.requests) == 2
+    assert wire.connections == 1
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+def test_redirects_are_replies(play, status):
+    async def scenario():
+        async with play.serving(play.always(play.reply())) as other:
+            handler = play.always(play.reply(b"", status=status, headers=[f"Location: {other.url('/x')}"]))
+            async with play.serving(handler) as wire, transport(wire) as client:
+                return [await client.post("/x", b"{}", timeout_s=5, idle_s=5), await client.get("/x")], wire, other
+
+    replies, wire, other = asyncio.run(scenario())
+    assert [reply.status for reply in replies] == [status, status]
+    assert len(wire.requests) == 2
+    assert not other.requests
+
+
+def test_cookies_are_neither_kept_nor_sent(play):
+    async def scenario():
+        handler = play.always(play.reply(headers=["Set-Cookie: a=b; Path=/"]))
+        async with play.serving(handler) as wire, transport(wire) as client:
+            await client.get("/a")
+            await client.get("/b")
+            return wire
+
+    assert not any(b"cookie" in head.lower() for head, _ in asyncio.run(scenario()).requests)
+
+
+def test_the_environment_names_no_proxy_and_no_login(play, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{refused_port()}")
+    exchange, wire = get(play, play.always(play.reply()))
+    assert isinstance(exchange, Reply)
+    assert b"Authorization: Bearer xai-secret" in wire.requests[0][0]
+
+
+def test_a_reply_nobody_asked_for_does_not_answer_the_next_request(play):
+    async def handler(wire, reader, writer):
+        while await wire.request(reader) is not None:
+            answer = play.reply(b'{"n":%d}' % len(wire.requests))
+            writer.write(answer + (play.reply(b'{"stray":1}') if len(wire.requests) == 1 else b""))
+            await writer.drain()
+
+    async def scenario():
+        async with play.serving(handler) as wire, transport(wire) as client:
+            await client.get("/a")
+            return await client.get("/b")
+
+    exchange = asyncio.run(scenario())
+    assert isinstance(exchange, Reply)
+    assert exchange.body == b'{"n":2}'
+
+
+# --- Floods --------------------------------------------------------------------------------------------------------
+
+
+def flood(play, block, head=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(head)
+        while True:
+            writer.write(block)
+            await writer.drain()
+
+    return handler
+
+
+def test_an_endless_body_is_cut_at_the_cap(play):
+    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+    exchange, _ = get(play, flood(play, block), max_body_bytes=300_000)
+    assert exchange.oversized
+    assert not exchange.complete
+    assert exchange.body == b"y" * 300_000
+
+
+def test_an_endless_refusal_keeps_its_beginning_only(play):
+    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+    head = b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n"
+    exchange, _ = get(play, flood(play, block, head))
+    assert exchange.status == 500
+    assert len(exchange.body) == 1 << 20
+
+
+def test_an_oversized_answer_is_kept_in_a_file(play, tmp_path):
+    body = bytes(range(256)) * 40_000
+    exchange, _ = get(play, play.always(play.reply(body)), max_body_bytes=100_000, spill_dir=tmp_path)
+    assert exchange.oversized
+    assert exchange.body == body[:100_000]
+    (spilled,) = tmp_path.iterdir()
+    assert str(spilled) == exchange.spill
+    assert spilled.read_bytes() == body
+    assert spilled.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_oversized_refusal_is_kept_in_no_file(play, tmp_path):
+    exchange, _ = get(play, play.always(play.reply(b"z" * 200_000, 404)), max_body_bytes=100_000, spill_dir=tmp_path)
+    assert exchange.oversized
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_room_for_the_file_the_beginning_is_kept(play, tmp_path):
+    exchange, _ = get(
+        play, play.always(play.reply(b"z" * 200_000)), max_body_bytes=100_000, spill_dir=tmp_path / "missing"
+    )
+    assert exchange.oversized
+    assert exchange.spill is None
+    assert exchange.body == b"z" * 100_000
+
+
+def test_a_body_of_exactly_the_cap_is_whole(play):
+    exchange, _ = get(play, play.always(play.reply(b"z" * 100_000)), max_body_bytes=100_000)
+    assert exchange.complete
+    assert not exchange.oversized
+    assert len(exchange.body) == 100_000
+
+
+@pytest.mark.parametrize("block", [b"A: b\r\n" * 1000, b"X" * 65536], ids=["many", "long"])
+def test_endless_headers_are_no_reply(play, block):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    exchange, _ = post(play, flood(play, block, b"HTTP/1.1 200 OK\r\nX: "))
+    assert isinstance(exchange, NoReply), exchange
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_an_endless_status_line_is_no_reply(play):
+    exchange, _ = post(play, flood(play, b"O" * 65536, b"HTTP/1.1 200 "))
+    assert isinstance(exchange, NoReply), exchange
+
+
+def test_twenty_huge_bodies_at_once_take_the_memory_of_one(play):
+    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+
+    async def scenario():
+        async with play.serving(flood(play, block)) as wire, transport(wire, max_body_bytes=16 << 20) as client:
+            return await asyncio.gather(*(client.get("/x") for _ in range(20)))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert all(exchange.oversized for exchange in asyncio.run(scenario()))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 << 10
+
+
+# --- Packed replies ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", lambda raw: zlib.compress(raw, wbits=-15)),
+        ("GZIP", lambda raw: gzip.compress(raw[:5]) + gzip.compress(raw[5:])),
+    ],
+)
+def test_a_packed_reply_is_unpacked_all_the_same(play, encoding, pack):
+    body = pack(b'{"packed": true}')
+    exchange, wire = get(play, play.always(play.reply(body, headers=[f"Content-Encoding: {encoding}"])))
+    assert b"Accept-Encoding: identity\r\n" in wire.requests[0][0]
+    assert exchange.body == b'{"packed": true}'
+    assert exchange.complete
+
+
+def test_a_gzip_bomb_is_cut_at_the_cap(play, tmp_path):
+    bomb = gzip.compress(b"\0" * (100 << 20), compresslevel=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    exchange, _ = get(
+        play,
+        play.always(play.reply(bomb, headers=["Content-Encoding: gzip"])),
+        max_body_bytes=2 << 20,
+        spill_dir=tmp_path,
+    )
+    assert exchange.oversized
+    assert len(exchange.body) == 1 << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    (spilled,) = tmp_path.iterdir()
+    assert spilled.read_bytes() == bomb
+
+
+def test_broken_gzip_stays_as_it_came(play):
+    exchange, _ = get(play, play.always(play.reply(b"no gzip at all", headers=["Content-Encoding: gzip"])))
+    assert exchange.body == b"no gzip at all"
+    assert exchange.complete
+
+
+def test_half_a_gzip_is_incomplete(play):
+    half = gzip.compress(b"abc" * 1000)[:-9]
+    exchange, _ = get(play, play.always(play.reply(half, headers=["Content-Encoding: gzip"])))
+    assert not exchange.complete
+
+
+# --- Early replies --------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_before_the_body_was_read_is_a_reply(play):
+    async def handler(wire, reader, writer):
+        await reader.readexactly(65536)
+        writer.write(play.reply(b'{"error":"too large"}', status=413))
+        await writer.drain()
+        while await reader.read(1 << 20):
+            pass
+
+    exchange, _ = post(play, handler, LARGE)
+    assert isinstance(exchange, Reply), exchange
+    assert exchange.status == 413
+    assert exchange.body == b'{"error":"too large"}'
+
+
+def test_cancelling_closes_the_connection(play):
+    async def scenario():
+        asked, gone = asyncio.Event(), asyncio.Event()
+
+        async def handler(wire, reader, writer):
+            await wire.request(reader)
+            asked.set()
+            await reader.read()
+            gone.set()
+
+        async with play.serving(handler) as wire, transport(wire) as client:
+            call = asyncio.create_task(client.post("/x", b"{}", timeout_s=None, idle_s=None))
+            await asked.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await asyncio.wait_for(gone.wait(), 5)
+
+    asyncio.run(scenario())
