@@ -15,11 +15,37 @@ PATHS = [
     "/v1/chat/deferred-completion/", "/v1/chat/deferred-completion/%ff", "/v1/videos/x", "/_simulator/settings",
     "/_simulator/clock", "/_simulator/ledger", "/", "", "*",
 ]  # fmt: skip
-KEYS = """
-    model messages stream deferred n max_tokens temperature tools tool_choice prompt video image duration resolution
-    reference_images role content function name stream_options response_format type text advance_s error_503 seed rps
-    accepted_keys model_limits
-""".split()
+KEYS = [
+    "model",
+    "messages",
+    "stream",
+    "deferred",
+    "n",
+    "max_tokens",
+    "temperature",
+    "tools",
+    "tool_choice",
+    "prompt",
+    "video",
+    "image",
+    "duration",
+    "resolution",
+    "reference_images",
+    "role",
+    "content",
+    "function",
+    "name",
+    "stream_options",
+    "response_format",
+    "type",
+    "text",
+    "advance_s",
+    "error_503",
+    "seed",
+    "rps",
+    "accepted_keys",
+    "model_limits",
+]
 VALUES = st.recursive(
     st.none()
     | st.booleans()
