@@ -132,24 +132,43 @@ def test_a_server_that_stops_reading_is_not_sent_and_never_gets_the_rest(play, c
     assert sum(map(len, got)) < len(LARGE)
 
 
-def test_the_tail_of_a_body_still_in_the_buffer_is_not_sent(play):
-    """The last piece alone waits in the process: the server has room for all but that."""
-    body = b"x" * (6 << 20)
-    got = bytearray()
+def test_the_tail_of_a_body_still_in_the_buffer_is_not_sent_and_never_will_be(play):
+    """Around the size that just fits into the system's buffers, where the last piece alone is left behind."""
 
-    async def handler(wire, reader, writer):
-        while len(got) < len(body) - (2 << 20):
-            got.extend(await reader.read(1 << 16))
-        wire.given_up = asyncio.Event()
-        await wire.given_up.wait()
-        while block := await reader.read(1 << 20):
-            got.extend(block)
+    async def attempt(size):
+        got = bytearray()
+        given_up = asyncio.Event()
 
-    exchange, _ = post(play, handler, body, idle_s=0.3)
-    if isinstance(exchange, NotSent):
-        assert len(got) < len(body)
-    else:
+        async def handler(wire, reader, writer):
+            writer.transport.pause_reading()
+            await given_up.wait()
+            writer.transport.resume_reading()
+            while block := await reader.read(1 << 20):
+                got.extend(block)
+
+        async with play.serving(handler) as wire, transport(wire) as client:
+            exchange = await client.post("/x", b"x" * size, timeout_s=None, idle_s=0.05)
+            given_up.set()
+            await asyncio.gather(*wire.tasks, return_exceptions=True)
+        if isinstance(exchange, NotSent):
+            assert got.count(b"x") < size
+            return False
         assert isinstance(exchange, NoReply)
+        return True
+
+    async def scenario():
+        fits, fits_not = 1 << 16, 1 << 24
+        while fits_not - fits > 1 << 14:
+            size = (fits + fits_not) // 2
+            if await attempt(size):
+                fits = size
+            else:
+                fits_not = size
+        return fits, fits_not
+
+    fits, fits_not = asyncio.run(scenario())
+    assert fits > 1 << 16
+    assert fits_not < 1 << 24
 
 
 def test_a_kept_connection_the_server_has_closed_is_not_sent():
@@ -363,19 +382,33 @@ def test_the_environment_names_no_proxy_and_no_login(play, monkeypatch, tmp_path
     assert b"Authorization: Bearer xai-secret" in wire.requests[0][0]
 
 
-def test_a_reply_nobody_asked_for_does_not_answer_the_next_request(play):
-    async def handler(wire, reader, writer):
-        while await wire.request(reader) is not None:
-            answer = play.reply(b'{"n":%d}' % len(wire.requests))
-            writer.write(answer + (play.reply(b'{"stray":1}') if len(wire.requests) == 1 else b""))
-            await writer.drain()
-
+@pytest.mark.parametrize("late", [False, True])
+def test_a_reply_nobody_asked_for_does_not_answer_the_next_request(play, late):
     async def scenario():
+        go_on = asyncio.Event()
+
+        async def handler(wire, reader, writer):
+            while await wire.request(reader) is not None:
+                writer.write(play.reply(b'{"n":%d}' % len(wire.requests)))
+                if len(wire.requests) == 1:
+                    if late:
+                        await go_on.wait()
+                    writer.write(play.reply(b'{"stray":1}'))
+                await writer.drain()
+
         async with play.serving(handler) as wire, transport(wire) as client:
             await client.get("/a")
-            return await client.get("/b")
+            if late:
+                go_on.set()
+                ((kept, _),) = next(iter(client._session.connector._conns.values()))
+                while not kept.should_close:  # noqa: ASYNC110 - it is the library's own state
+                    await asyncio.sleep(0)
+            exchange = await client.post("/b", b"{}", timeout_s=5, idle_s=5)
+            if isinstance(exchange, NotSent):
+                exchange = await client.post("/b", b"{}", timeout_s=5, idle_s=5)
+            return exchange
 
-    exchange = asyncio.run(scenario())
+    exchange = asyncio.run(asyncio.wait_for(scenario(), 10))
     assert isinstance(exchange, Reply)
     assert exchange.body == b'{"n":2}'
 
