@@ -92,9 +92,7 @@ class SqliteStore(Reading):
         if not changes:
             return
         with self._transaction() as writing:
-            for change in changes:
-                writing.write(change)
-            writing.write_tally()
+            writing.write(changes)
         failpoints.hit("store.after-commit")
 
     @contextmanager

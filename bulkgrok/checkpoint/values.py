@@ -67,6 +67,8 @@ def money(value: float | None) -> float | None:
 
 def token_counts(tokens: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """Return n tokens each, within what sums can hold."""
+    if min(tokens) >= 0 and max(tokens) <= _MOST_TOKENS:
+        return tokens
     prompt, completion, reasoning, cached = (min(max(number, 0), _MOST_TOKENS) for number in tokens)
     return prompt, completion, reasoning, cached
 

@@ -45,6 +45,14 @@ WHERE row = ? AND state = ?
 INSERT INTO ledger (row, custom_id, attempt, at, entry, reason, max_usd, request_id)
 SELECT row, custom_id, posts, ?, ?, ?, coalesce(?, max_usd), request_id FROM item WHERE row = ?
 
+-- name: answer
+-- Redeemed and settled at once.
+UPDATE item SET
+    state = 4, held = 1, completed_at = ?, status_code = ?, request_id = coalesce(?, request_id), model = ?,
+    cost_usd = ?, usage = ?, prompt_tokens = ?, completion_tokens = ?, reasoning_tokens = ?, cached_tokens = ?,
+    assets = ?, seq = ?
+WHERE row = ? AND state = ?
+
 -- name: succeed
 UPDATE item SET
     state = 4, model = ?, cost_usd = ?, usage = ?, prompt_tokens = ?, completion_tokens = ?, reasoning_tokens = ?,

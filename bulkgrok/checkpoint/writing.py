@@ -7,7 +7,7 @@ Runs inside a transaction that the caller began, and leaves tally and seq to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -83,7 +83,6 @@ class Writing:
             Refuse: self._refuse,
             Doubt: self._doubt,
             Accept: self._accept,
-            Redeem: self._redeem,
             Lose: self._lose,
             Expire: self._expire,
             JobFailed: self._job_failed,
@@ -93,16 +92,28 @@ class Writing:
             Redownload: self._redownload,
         }
 
-    def write(self, change: Change) -> None:
-        """Apply one change.
+    def write(self, changes: Sequence[Change]) -> None:
+        """Apply changes in order, and store the tally.
 
         Raises:
-            ValueError: The lifecycle table does not allow it, or its attempt is not the row's next one.
+            ValueError: The lifecycle table does not allow one, or its attempt is not the row's next one.
         """
-        self._writers[type(change)](change)
-
-    def write_tally(self) -> None:
-        """Store the tally: the last statement of every transaction of changes."""
+        redeemed: Redeem | None = None
+        for change in changes:
+            if redeemed is not None:
+                # A direct answer is redeemed and settled in one breath: one statement instead of two.
+                if isinstance(change, Succeed) and change.row == redeemed.row:
+                    self._answer(redeemed, change)
+                    redeemed = None
+                    continue
+                self._redeem(redeemed)
+                redeemed = None
+            if isinstance(change, Redeem):
+                redeemed = change
+            else:
+                self._writers[type(change)](change)
+        if redeemed is not None:
+            self._redeem(redeemed)
         self._execute(_SQL["tally"], (self.tally.dumps(),))
 
     # Moving along an arc
@@ -179,22 +190,23 @@ class Writing:
         self._move(change, change.row, "redeem", change.at, change.status_code, stored_optional(change.request_id))
         self._execute(_SQL["keep"], (change.row, change.raw))
 
+    def _answer(self, redeem: Redeem, succeed: Succeed) -> None:
+        reply = (redeem.at, redeem.status_code, stored_optional(redeem.request_id))
+        self._move(redeem, redeem.row, "answer", *reply, *self._settle(succeed))
+        self.tally.move(State.REDEEMED, after(State.REDEEMED, Succeed))
+        self._execute(_SQL["keep"], (redeem.row, redeem.raw))
+
     def _succeed(self, change: Succeed) -> None:
+        self._move(change, change.row, "succeed", *self._settle(change))
+
+    def _settle(self, change: Succeed) -> tuple[object, ...]:
+        """Count a success and return its columns."""
         cost_usd, tokens = money(change.cost_usd), token_counts(change.tokens)
         self.seq += 1
-        self._move(
-            change,
-            change.row,
-            "succeed",
-            stored_text(change.model),
-            cost_usd,
-            change.usage,
-            *tokens,
-            stored_assets(change.assets),
-            self.seq,
-        )
         self.tally.ticks += ticks(cost_usd)
         self.tally.used(tokens)
+        model, assets = stored_text(change.model), stored_assets(change.assets)
+        return (model, cost_usd, change.usage, *tokens, assets, self.seq)
 
     # A job that ended without one
 
