@@ -3,7 +3,7 @@
 Law: `_choose` decides, synchronously; `next` waits for what it decided. Rules, in order:
 
 1. never more than `concurrency` actions are out at once, and fewer after a 429 (the window halves, then grows again);
-2. in an outage only probes go out: a poll where a job waits (free), else `GET /v1/api-key`;
+2. in an outage only probes go out: by turns a poll, where a job waits, and `GET /v1/api-key`; both are free;
 3. a pause after a 429 holds for everybody;
 4. due polls go before new work, the earliest deadline first: they free what is already paid for;
 5. then rows whose back-off has ended, then new ones; deferred ones only while fewer than `max_outstanding` wait;
@@ -77,6 +77,7 @@ class Scheduler:
         self._closed = False
         self._stopped = False
         self._probe: Action | None = None
+        self._poll_probed = False
         self.in_flight = 0
         self.outstanding = 0
         self.throttled = 0
@@ -214,7 +215,9 @@ class Scheduler:
             return None, self.health.next_probe_at
         self.health.probing(now)
         heap = self._due or self._sleeping
-        self._probe = Poll(job=heappop(heap)[2]) if heap else Probe()
+        # Every second probe asks something else: a job that alone gets a 5xx must not look like an outage for ever.
+        self._poll_probed = bool(heap) and not self._poll_probed
+        self._probe = Poll(job=heappop(heap)[2]) if self._poll_probed else Probe()
         return self._probe, now
 
     def _undo(self, action: Action) -> None:
@@ -271,7 +274,7 @@ class Scheduler:
                 self.health.good(now, answered=feedback.sign is Sign.GOOD)
                 self._brake.good()
                 self._quota.refund()
-                self._window = min(float(self._concurrency), self._window + 1.0 / max(1.0, self._window))
+                self._window = min(float(self._concurrency), self._window + 0.5)
             case Sign.THROTTLED:
                 self.health.good(now, answered=False)
                 self.throttled += 1

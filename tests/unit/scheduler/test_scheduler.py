@@ -244,3 +244,21 @@ def test_a_job_is_asked_for_shortly_before_its_deadline_and_once_after_it():
     assert schedule.delay_s(under_test, now=86_350.0, jitter=0.5) == 50.0
     under_test.polls = 0
     assert schedule.delay_s(under_test, now=90_000.0, jitter=0.5) == 0.0
+
+
+def test_probes_take_turns_so_that_one_ailing_job_does_not_pass_for_an_outage():
+    async def scenario():
+        under_test = scheduler()
+        under_test.watch(job(3), delay_s=1000.0)
+        for at in range(5):
+            under_test.health.bad(float(at), "HTTP 500")
+        kinds = []
+        for _ in range(4):
+            under_test.health.next_probe_at = 0.0
+            probe = await under_test.next()
+            kinds.append(type(probe))
+            waiting = probe.job if isinstance(probe, Poll) else None
+            under_test.report(probe, Feedback(sign=Sign.BAD, job=waiting))
+        assert kinds == [Poll, Probe, Poll, Probe]
+
+    run(scenario)
