@@ -32,6 +32,11 @@ class Source(Protocol):
         """What to call it in messages."""
         ...
 
+    @property
+    def fixed(self) -> bool:
+        """Whether its rows are known to be the same at every start."""
+        ...
+
     def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:
         """Yield all rows from the first; `again` tells that they were all read before."""
         ...
@@ -158,7 +163,7 @@ class Conductor:
     def _all_known(self) -> bool:
         """Whether the checkpoint has taken every row, so that the input need not be read."""
         rows = self._known.rows
-        if rows is None:
+        if rows is None or not self._source.fixed:
             return False
         self._progress.rows = rows if self._limit is None else min(rows, self._limit)
         return not self._known.waiting and len(self._known.taken) >= rows
@@ -180,7 +185,7 @@ class Conductor:
                 break
         await self._end_of_input()
         self._progress.rows = rows
-        if whole:
+        if whole and self._source.fixed:
             await self._checkpoint.call(self._store.note, "rows", rows)
 
     async def _end_of_input(self) -> None:

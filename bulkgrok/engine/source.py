@@ -55,6 +55,7 @@ class FileSource:
         offload: Offload,
     ) -> None:
         self.name = name
+        self.fixed = True
         self.path = path
         self._open_reader = open_reader
         self._stamp = stamp
@@ -86,6 +87,7 @@ class RowsSource:
     """
 
     name: str = "rows"
+    fixed: bool = False
 
     def __init__(self, *, rows: AsyncIterable[Mapping[str, object]], run_dir: Path, offload: Offload) -> None:
         self._rows = rows
