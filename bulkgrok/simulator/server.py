@@ -82,17 +82,28 @@ class SimulatorServer:
         if not ipaddress.ip_address(host).is_loopback:
             msg = f"the simulator listens on loopback addresses only, not on {host}"
             raise ValueError(msg)
-        if self._journal is not None:
-            self.world.restore(self._journal.open())
-            self.world.begin()
         self._host = host
+        before = self._resume()
         try:
-            self._port = await self._listen(self._api, host, port)
-            self._media_port = await self._listen(self._media, host, media_port)
+            self._port = await self._listen(self._api, host, port or before[0])
+            self._media_port = await self._listen(self._media, host, media_port or before[1])
         except BaseException:
             await self.stop()
             raise
         self.world.media.base_url = self.media_url
+        if self._journal is not None and before != (self._port, self._media_port):
+            self._journal.append({"t": "ports", "api": self._port, "media": self._media_port})
+
+    def _resume(self) -> tuple[int, int]:
+        """Take up the journal; return the ports of the last life, so that addresses given out then stay good."""
+        if self._journal is None:
+            return 0, 0
+        found = self._journal.open()
+        ports = [record for record in found if record.get("t") == "ports"]
+        self.world.restore(record for record in found if record.get("t") != "ports")
+        self.world.begin()
+        last = ports[-1] if ports else {}
+        return _free(last.get("api"), self._host), _free(last.get("media"), self._host)
 
     async def stop(self) -> None:
         """Stop listening and close every connection at once."""
@@ -107,8 +118,7 @@ class SimulatorServer:
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.0)
         await runner.setup()
         self._runners.append(runner)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = _socket(host, port)
         await web.SockSite(runner, listener, backlog=_BACKLOG).start()
         found: int = listener.getsockname()[1]
         return found
@@ -278,6 +288,22 @@ def _close(request: web.BaseRequest) -> None:
     if request.transport is not None:
         with contextlib.suppress(OSError):
             request.transport.close()
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _free(port: object, host: str) -> int:
+    """Return a port of an earlier life if it can be had again, else 0 for any other."""
+    if not isinstance(port, int) or not 1024 <= port <= 65_535:
+        return 0
+    try:
+        _socket(host, port).close()
+    except OSError:
+        return 0
+    return port
 
 
 def _literal(host: str) -> str:

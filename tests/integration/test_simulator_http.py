@@ -255,6 +255,24 @@ def test_a_journal_takes_the_world_to_the_next_server_even_with_a_torn_end(tmp_p
     assert asyncio.run(second())[0] == [404, 404]
 
 
+def test_addresses_given_out_stay_good_in_the_next_life_of_a_journal(tmp_path):
+    path = tmp_path / "simulator.jsonl"
+
+    async def scenario():
+        async with served(path, video_latency=0) as (server, session):
+            _, receipt = await post(server, session, {"prompt": "x"}, "/videos/generations")
+            async with session.get(f"{server.base_url}/videos/{receipt['request_id']}") as reply:
+                url = (await reply.json())["video"]["url"]
+        async with served(path), aiohttp.ClientSession() as plain, plain.get(url) as reply:
+            assert (reply.status, len(await reply.read())) == (200, 20_000)
+        port = int(url.split(":")[2].split("/")[0])
+        with socket.create_server(("127.0.0.1", port)):
+            async with served(path) as (server, _):
+                assert server.media_url != url.partition("/xai")[0]
+
+    asyncio.run(scenario())
+
+
 def test_a_journal_of_rubbish_is_an_empty_world_and_one_that_cannot_be_opened_an_error(tmp_path):
     path = tmp_path / "simulator.jsonl"
     path.write_bytes(b'\x00\xff\n[]\n{}\n{"t":"job"}\n')
