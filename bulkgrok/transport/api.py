@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,8 @@ from bulkgrok.transport.addresses import is_loopback
 from bulkgrok.transport.downloads import Downloading
 from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
 from bulkgrok.transport.opening import session
-from bulkgrok.transport.reading import Reading, head
+from bulkgrok.transport.patience import CURRENT, Patience, Wait
+from bulkgrok.transport.reading import Incoming, Reading, head
 from bulkgrok.transport.sending import Body
 
 _CONNECT_S: Final = 30.0
@@ -72,6 +72,7 @@ class AiohttpTransport:
         self._proxy = _proxy(proxy)
         self._max_asset_bytes = max_asset_bytes
         self._reading = Reading(max_body_bytes=max_body_bytes, spill_dir=spill_dir)
+        self._patience = Patience()
         self._session: aiohttp.ClientSession | None = None
         self._downloading: Downloading | None = None
 
@@ -85,6 +86,7 @@ class AiohttpTransport:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._patience.close()
         if self._session is not None:
             await self._session.close()
         if self._downloading is not None:
@@ -93,22 +95,19 @@ class AiohttpTransport:
 
     async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
         """POST JSON once and return what became of it."""
-        sending = Body(body, idle_s=idle_s)
-        try:
-            response = await self._send("POST", path, sending, _timeout(timeout_s, idle_s))
-        except FAILURES as error:
-            return NoReply(reason=reason(error)) if sending.written else NotSent(reason=reason(error))
-        return await self._reading.read(response)
+        with self._patience.wait(timeout_s=timeout_s, idle_s=idle_s) as wait:
+            response = await self._send(path, Body(body, wait=wait), wait)
+            if isinstance(response, NotSent | NoReply):
+                return response
+            return await self._reading.read(response, wait)
 
     async def get(self, path: str) -> Exchange:
         """GET once and return what became of it."""
-        try:
-            response = await self._send("GET", path, None, _timeout(_GET_TOTAL_S, _GET_IDLE_S))
-        except UNCONNECTED as error:
-            return NotSent(reason=reason(error))
-        except FAILURES as error:
-            return NoReply(reason=reason(error))
-        return await self._reading.read(response)
+        with self._patience.wait(timeout_s=_GET_TOTAL_S, idle_s=_GET_IDLE_S) as wait:
+            response = await self._send(path, None, wait)
+            if isinstance(response, NotSent | NoReply):
+                return response
+            return await self._reading.read(response, wait)
 
     async def stream(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None
@@ -118,28 +117,23 @@ class AiohttpTransport:
         That last item is a Reply without body if blocks came, `complete` telling whether all did, and the whole
         refusal otherwise. Ending the iteration early closes the connection.
         """
-        sending = Body(body, idle_s=idle_s)
-        try:
-            response = await self._send("POST", path, sending, _timeout(timeout_s, idle_s))
-        except FAILURES as error:
-            yield NoReply(reason=reason(error)) if sending.written else NotSent(reason=reason(error))
-            return
-        reply = head(response)
-        if not 200 <= reply.status < 300 or "Content-Encoding" in response.headers:
-            yield await self._reading.read(response)
-            return
-        try:
-            complete = True
-            while complete and not response.content.at_eof():
-                try:
-                    block = await response.content.readany()
-                except FAILURES:
-                    complete = False
-                else:
-                    yield block
-            yield replace(reply, complete=complete)
-        finally:
-            response.close()
+        with self._patience.wait(timeout_s=timeout_s, idle_s=idle_s) as wait:
+            response = await self._send(path, Body(body, wait=wait), wait)
+            if isinstance(response, NotSent | NoReply):
+                yield response
+                return
+            if not 200 <= response.status < 300 or "Content-Encoding" in response.headers:
+                yield await self._reading.read(response, wait)
+                return
+            incoming = Incoming(response.content, wait)
+            try:
+                while not incoming.ended and not incoming.broken:
+                    await incoming.fill(0)
+                    if block := incoming.take():
+                        yield block
+                yield head(response, complete=not incoming.broken)
+            finally:
+                response.close()
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
         """Download a file without the key; see the port. `write` is called on a thread, one call at a time."""
@@ -149,21 +143,24 @@ class AiohttpTransport:
             )
         return await self._downloading.fetch(url, offset=offset, etag=etag, write=write)
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: Body | None,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
-    ) -> aiohttp.ClientResponse:
-        return await self._opened().request(
-            method,
-            URL(self._base + path, encoded=True),
-            data=body,
-            timeout=timeout,
-            allow_redirects=False,
-            proxy=self._proxy,
-        )
+    async def _send(self, path: str, body: Body | None, wait: Wait) -> aiohttp.ClientResponse | NotSent | NoReply:
+        """Send a request and return its reply as far as the end of its headers."""
+        CURRENT.set(wait)
+        try:
+            return await self._opened().request(
+                "GET" if body is None else "POST",
+                URL(self._base + path, encoded=True),
+                data=body,
+                timeout=_connecting(wait.timeout_s),
+                allow_redirects=False,
+                proxy=self._proxy,
+            )
+        except FAILURES as error:
+            sent = not isinstance(error, UNCONNECTED) if body is None else body.written
+            words = wait.over or reason(error)
+            return NoReply(reason=words) if sent else NotSent(reason=words)
+        finally:
+            CURRENT.set(None)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -179,9 +176,11 @@ class AiohttpTransport:
         return self._session
 
 
-@lru_cache(maxsize=64)
-def _timeout(total_s: float | None, idle_s: float | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=total_s, connect=_CONNECT_S, sock_connect=_CONNECT_S, sock_read=idle_s)
+@lru_cache(maxsize=8)
+def _connecting(timeout_s: float | None) -> aiohttp.ClientTimeout:
+    """Bound only what happens before there is a connection; all else is `Patience`'s."""
+    connect_s = _CONNECT_S if timeout_s is None else min(timeout_s, _CONNECT_S)
+    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=None)
 
 
 def _base(base_url: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import time
 import zlib
 from contextlib import suppress
@@ -25,6 +26,7 @@ import aiohttp
 from bulkgrok.core.jsontext import is_json
 from bulkgrok.core.model import Reply
 from bulkgrok.transport.failures import FAILURES, printable
+from bulkgrok.transport.patience import Wait
 
 BEGINNING_BYTES: Final = 1 << 20
 """How much of an oversized body is kept in memory, and of a refusal at all."""
@@ -32,18 +34,23 @@ _SMALL_BYTES: Final = 4 << 20
 _SPILL_BYTES: Final = 1 << 30
 _LONGEST_RETRY_AFTER_S: Final = 7 * 86_400.0
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_ID: Final = re.compile(r"[!-~]+")
 _ZLIB: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP: Final = b"\x1f\x8b"
 
 
-def head(response: aiohttp.ClientResponse) -> Reply:
-    """Return status and headers of a reply, without its body."""
+_content_type: Final = lru_cache(maxsize=64)(printable)
+
+
+def head(response: aiohttp.ClientResponse, body: bytes = b"", *, complete: bool = False) -> Reply:
+    """Return status and headers of a reply, with as much of its body as there is."""
     headers = response.headers
     date_at = _date(headers.get("Date", ""))
     return Reply(
         status=response.status,
-        complete=False,
-        content_type=printable(headers.get("Content-Type", "")),
+        body=body,
+        complete=complete,
+        content_type=_content_type(headers.get("Content-Type", "")),
         retry_after_s=retry_after_s(headers.get("Retry-After"), date_at),
         request_id=_request_id(headers.get("x-request-id")),
         date_at=date_at,
@@ -77,14 +84,17 @@ def _date(value: str) -> float | None:
 def _request_id(value: str | None) -> str | None:
     if not value:
         return None
+    if len(value) <= 256 and _ID.fullmatch(value):
+        return value
     return "".join(character for character in value[:1024] if "!" <= character <= "~")[:256] or None
 
 
 @dataclass(slots=True)
-class _Incoming:
+class Incoming:
     """A body as far as it is in memory."""
 
     content: aiohttp.StreamReader
+    wait: Wait
     blocks: list[bytes] = field(default_factory=list)
     size: int = 0
     ended: bool = False
@@ -94,8 +104,9 @@ class _Incoming:
         """Read on until the body ends, breaks or is larger than `limit`."""
         content = self.content
         try:
-            while self.size <= limit and not self.ended:
+            while self.size <= limit and not self.ended and not self.broken:
                 block = await content.readany()
+                self.wait.heard()
                 self.blocks.append(block)
                 self.size += len(block)
                 self.ended = content.at_eof()
@@ -103,11 +114,13 @@ class _Incoming:
             self.broken = True
             # What arrived in the same moment as the end of the connection is still in the reader.
             self.blocks += getattr(content, "_buffer", ())
+        if self.wait.over is not None and self.ended:
+            self.broken = True  # where no length is told, the end that was made for it looks like its own
 
     def take(self) -> bytes:
         """Return the bytes and forget them."""
         body = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
-        self.blocks = []
+        self.blocks, self.size = [], 0
         return body
 
 
@@ -124,22 +137,26 @@ class Reading:
         self._spill_dir = spill_dir
         self._large = asyncio.Lock()
 
-    async def read(self, response: aiohttp.ClientResponse) -> Reply:
+    async def read(self, response: aiohttp.ClientResponse, wait: Wait) -> Reply:
         """Return the whole reply; its connection is given back, or closed if there is more to come."""
         try:
-            return await self._read(response)
+            return await self._read(response, wait)
         finally:
-            response.close()
+            if not response.closed:
+                response.close()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Reply:
-        reply, cap = head(response), self._cap(response)
+    async def _read(self, response: aiohttp.ClientResponse, wait: Wait) -> Reply:
+        cap = self._cap(response)
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        incoming = _Incoming(response.content)
+        incoming = Incoming(response.content, wait)
         await incoming.fill(min(_SMALL_BYTES, cap))
-        if incoming.ended and incoming.size <= cap and not encoding:
+        if incoming.ended and not incoming.broken and incoming.size <= cap and not encoding:
             body = incoming.take()
-            return replace(reply, body=body, complete=_whole(response, reply, body))
+            return head(response, body, complete=_whole(response, body))
+        reply = head(response)
+        wait.hold()
         async with self._large:
+            wait.heard()
             await incoming.fill(cap)
             if incoming.size > cap:
                 return await self._oversized(reply, incoming)
@@ -155,7 +172,7 @@ class Reading:
             return min(BEGINNING_BYTES, self._max_body_bytes)
         return self._max_body_bytes
 
-    async def _oversized(self, reply: Reply, incoming: _Incoming) -> Reply:
+    async def _oversized(self, reply: Reply, incoming: Incoming) -> Reply:
         blocks = incoming.blocks
         beginning = b"".join(blocks)[: min(BEGINNING_BYTES, self._max_body_bytes)]
         path = self._spill_path(reply)
@@ -197,16 +214,16 @@ class Reading:
         return self._spill_dir / f"oversized-{uuid4().hex}.reply{suffix}"
 
 
-def _whole(response: aiohttp.ClientResponse, reply: Reply, body: bytes) -> bool:
+def _whole(response: aiohttp.ClientResponse, body: bytes) -> bool:
     """Tell whether a body that ended is all of it.
 
     Where neither length nor chunks say so, a closed connection is the only end there is, and a cut one looks the same
     (RFC 9112, 8): then an answer is whole when it is JSON.
     """
     headers = response.headers
-    if not body or "Content-Length" in headers or "Transfer-Encoding" in headers or not 200 <= reply.status < 300:
+    if not body or "Content-Length" in headers or "Transfer-Encoding" in headers or not 200 <= response.status < 300:
         return True
-    return "json" not in reply.content_type.lower() or is_json(body.strip())
+    return "json" not in headers.get("Content-Type", "").lower() or is_json(body.strip())
 
 
 def _inflate(packed: bytes, most: int) -> tuple[bytes, bool]:

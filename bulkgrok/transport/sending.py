@@ -17,6 +17,7 @@ from aiohttp.connector import Connection
 from aiohttp.http_writer import StreamWriter
 
 from bulkgrok.transport.failures import StaleConnection
+from bulkgrok.transport.patience import CURRENT, Wait
 
 #: With its headers still under aiohttp's limit for draining, so that writing it does not suspend.
 _AT_ONCE_BYTES: Final = 0x8000
@@ -29,16 +30,16 @@ class Body(aiohttp.Payload):
 
     Args:
         value: The bytes.
-        idle_s: How long the server may take not a byte of it.
+        wait: Told of each piece that has left.
     """
 
     _value: bytes
     _autoclose = True
 
-    def __init__(self, value: bytes, *, idle_s: float | None) -> None:
+    def __init__(self, value: bytes, *, wait: Wait) -> None:
         super().__init__(value, content_type="application/json")
         self._size = len(value)
-        self._idle_s = idle_s
+        self._wait = wait
         self.written = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -54,6 +55,7 @@ class Body(aiohttp.Payload):
         if len(self._value) <= _AT_ONCE_BYTES:
             await writer.write(self._value)
             self.written = True
+            self._wait.heard()
             return
         stream = cast("StreamWriter", writer)
         transport = stream.transport
@@ -69,14 +71,14 @@ class Body(aiohttp.Payload):
         body = self._value
         last = (len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES
         for start in range(0, last, _PIECE_BYTES):
-            async with asyncio.timeout(self._idle_s):
-                await writer.write(body[start : start + _PIECE_BYTES])
+            self._wait.heard()
+            await writer.write(body[start : start + _PIECE_BYTES])
         # With a limit of zero the protocol is paused exactly while the buffer holds anything.
         transport.set_write_buffer_limits(high=0)
         await writer.write(body[last:], drain=False)  # does not suspend
         try:
-            async with asyncio.timeout(self._idle_s):
-                await writer.drain()
+            await writer.drain()
+            self._wait.heard()
         finally:
             self.written = not writer.protocol.writing_paused
             if self.written and not transport.is_closing():
@@ -96,6 +98,11 @@ class Request(aiohttp.ClientRequest):
         protocol = conn.protocol
         if protocol is None or protocol.should_close or _closed_by_peer(conn.transport):
             raise StaleConnection
+        wait = CURRENT.get()
+        if wait is not None:
+            wait.on(conn.transport)
+            if self.method == "GET":  # a body tells by itself when it has left
+                wait.heard()
         return await super().send(conn)
 
 
