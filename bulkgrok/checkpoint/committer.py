@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class _Entry:
     """Something to do on the writer's thread, and who waits for it: changes, or a function."""
 
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] = field(init=False)
     changes: Sequence[Change] = ()
     function: Callable[[], object] | None = None
     result: object = None
@@ -75,6 +75,9 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed: StorageFailed | None = None
+        self._cause: StorageFailed | None = None
+        self._spilled_to: list[Path] = []
+        self._placeless = 0
         self._unsaved: list[Change] = []
         self._closed = True
 
@@ -120,15 +123,18 @@ class Committer:
             ValueError: The lifecycle table does not allow one of them; none of them was applied.
         """
         if changes:
-            await asyncio.shield(self.post(*changes))
+            # Not shielded: what cancelling does to the future says nothing to the thread that has the changes.
+            await self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
 
     def post(self, *changes: Change) -> asyncio.Future[None]:
         """Hand in changes; the future is done once they are durable. Cancelling it does not call them back."""
-        return self._hand_in(changes=changes, cost=_cost(changes))
+        future = self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
+        future.add_done_callback(_retrieve)
+        return future
 
     async def call(self, function: Callable[..., T], /, *args: object) -> T:
         """Run a function of the store after everything that was handed in before."""
-        result: T = await asyncio.shield(self._hand_in(function=lambda: function(*args)))
+        result: T = await self._hand_in(_Entry(function=lambda: function(*args)))
         return result
 
     async def close(self) -> None:
@@ -143,12 +149,11 @@ class Committer:
         thread, self._thread = self._thread, None
         await asyncio.shield(asyncio.to_thread(thread.join))
 
-    def _hand_in(self, **what: Any) -> asyncio.Future[Any]:  # noqa: ANN401 - fields of _Entry
+    def _hand_in(self, entry: _Entry) -> asyncio.Future[Any]:
         if self._loop is None or self._closed:
             msg = "The checkpoint is closed."
             raise StorageFailed(msg)
-        entry = _Entry(self._loop.create_future(), **what)
-        entry.future.add_done_callback(_retrieve)
+        entry.future = self._loop.create_future()
         if self._inline:
             self._carry_out([entry])
             _deliver([entry])
@@ -172,27 +177,24 @@ class Committer:
 
     def _take(self) -> tuple[list[_Entry], bool]:
         """Wait for something to do; return it with what else has come in, and whether that is the end."""
+        entry = self._queue.get()
         group: list[_Entry] = []
         ops, size = 0, 0
-        wait_until: float | None = None
-        while ops < self._max_ops and size < self._max_bytes:
-            try:
-                if not group:
-                    entry = self._queue.get()
-                elif self._max_delay_s > 0 and wait_until is not None and (left := wait_until - time.monotonic()) > 0:
-                    entry = self._queue.get(timeout=left)
-                else:
-                    entry = self._queue.get_nowait()
-            except Empty:
-                break
-            if entry is None:
-                return group, True
+        wait_until = time.monotonic() + self._max_delay_s if self._max_delay_s > 0 else 0.0
+        while entry is not None:
             group.append(entry)
             ops += len(entry.changes)
             size += entry.cost
-            if wait_until is None and self._max_delay_s > 0:
-                wait_until = time.monotonic() + self._max_delay_s
-        return group, False
+            if ops >= self._max_ops or size >= self._max_bytes:
+                return group, False
+            if entry.function is not None:
+                wait_until = 0.0
+            left = wait_until - time.monotonic() if wait_until else 0.0
+            try:
+                entry = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+            except Empty:
+                return group, False
+        return group, True
 
     def _carry_out(self, group: list[_Entry]) -> None:
         """Apply all changes of a group, then run its functions, which thereby see everything handed in before them."""
@@ -236,7 +238,7 @@ class Committer:
     def _disk_failed(self, error: StorageFailed, writers: list[_Entry]) -> None:
         """Stop taking intents; store what can be stored, with the room that was kept for this."""
         if self._failed is None:
-            self._failed = error
+            self._failed = self._cause = error
         if self._ballast is not None:
             self._ballast.release()
         for entry in writers:
@@ -259,20 +261,20 @@ class Committer:
             entry.error = self._spilled(entry.changes)
 
     def _spilled(self, changes: Sequence[Change]) -> StorageFailed:
-        assert self._failed is not None  # noqa: S101 - called when it is
+        assert self._cause is not None  # noqa: S101 - called when it is
         place, count = (None, 0) if self._spill is None else self._spill.save(changes)
         if place is None:
             self._unsaved.extend(changes)
-        if not count:
-            return self._failed
-        if place is None:
-            message = f"{self._failed.message} {count} paid answers found no place anywhere and are lost."
-        else:
-            message = (
-                f"{self._failed.message} Answers that it could not take are in {place}; the next run enters them from "
-                "there."
-            )
-        self._failed = StorageFailed(message, hint=self._failed.hint)
+            self._placeless += count
+        elif place not in self._spilled_to:
+            self._spilled_to.append(place)
+        message = self._cause.message
+        if self._spilled_to:
+            places = " and ".join(map(str, self._spilled_to))
+            message += f" What it could not take is in {places}; the next run enters it from there."
+        if self._placeless:
+            message += f" {self._placeless} receipts or answers found no place anywhere and are lost."
+        self._failed = StorageFailed(message, hint=self._cause.hint)
         return self._failed
 
 
@@ -291,6 +293,6 @@ def _deliver(group: list[_Entry]) -> None:
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Look at a failure once: the task that should have done so may have been cancelled."""
+    """Look at a failure once: nobody may be waiting for it."""
     if not future.cancelled():
         future.exception()
