@@ -78,7 +78,7 @@ def _line(change: Change) -> bytes | None:
         case Redeem():
             value = {
                 "row": change.row,
-                "at": change.at,
+                "at": float(change.at),
                 "status_code": change.status_code,
                 "request_id": change.request_id,
                 "raw": base64.b64encode(change.raw).decode(),
@@ -86,9 +86,9 @@ def _line(change: Change) -> bytes | None:
         case Accept():
             value = {
                 "row": change.row,
-                "at": change.at,
+                "at": float(change.at),
                 "request_id": change.request_id,
-                "deadline_at": change.deadline_at,
+                "deadline_at": float(change.deadline_at),
             }
         case _:
             return None
@@ -98,14 +98,21 @@ def _line(change: Change) -> bytes | None:
 def _parse(line: bytes) -> Redeem | Accept | None:
     """Return the change of a line; None for one that was torn."""
     try:
-        value = json.loads(line)
-        if "raw" in value:
-            value["raw"] = base64.b64decode(value["raw"], validate=True)
-            return Redeem(**value)
-        value["request_id"] = RequestId(value["request_id"])
-        return Accept(**value)
-    except (ValueError, TypeError):
-        return None
+        match json.loads(line):
+            case {
+                "row": int(row),
+                "at": float(at),
+                "status_code": int(status_code),
+                "request_id": str() | None as request_id,
+                "raw": str(raw),
+            }:
+                body = base64.b64decode(raw, validate=True)
+                return Redeem(row=row, at=at, status_code=status_code, request_id=request_id, raw=body)
+            case {"row": int(row), "at": float(at), "request_id": str(request_id), "deadline_at": float(deadline_at)}:
+                return Accept(row=row, at=at, request_id=RequestId(request_id), deadline_at=deadline_at)
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def _enter(store: Store, change: Redeem | Accept) -> bool:
@@ -146,8 +153,13 @@ def _read(place: Path) -> bytes | None:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        return file.read() if _is_own(fd) else None
+    try:
+        if not _is_own(fd):
+            return None
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def _is_own(fd: int) -> bool:

@@ -1,0 +1,182 @@
+"""The last resorts on a full disk, and where a checkpoint may lie."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bulkgrok.checkpoint import filesystem
+from bulkgrok.checkpoint.ballast import Ballast
+from bulkgrok.checkpoint.filesystem import examine
+from bulkgrok.checkpoint.memory import MemoryStore
+from bulkgrok.checkpoint.spill import Spill
+from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.lifecycle import Accept, Redeem, Submit, Succeed, Unsent
+from bulkgrok.core.model import Item, Mode, RequestId
+
+
+def submit(row):
+    item = Item(
+        row=row, line=None, custom_id=str(row), kind="chat", mode=Mode.DIRECT, model="m", stream=False, body=b"{}",
+        digest=b"d", max_usd=0.0, tokens=1,
+    )  # fmt: skip
+    return Submit(item=item, attempt=1, at=1.0)
+
+
+def redeem(row, raw=b"\x00\xff"):
+    return Redeem(row=row, at=2.5, status_code=200, raw=raw, request_id=None)
+
+
+def accept(row):
+    return Accept(row=row, request_id=RequestId("r"), at=1.0, deadline_at=9.0)
+
+
+@pytest.fixture
+def store():
+    found = MemoryStore()
+    found.open()
+    return found
+
+
+@pytest.fixture
+def spill(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return Spill(tmp_path / "run" / "checkpoint.db")
+
+
+def test_only_what_cannot_be_had_again_is_spilled(spill):
+    succeed = Succeed(row=1, model="m", cost_usd=None, usage=None, tokens=(0, 0, 0, 0))
+    assert spill.save([submit(1), Unsent(row=1), succeed]) == (None, 0)
+    assert spill.save([redeem(1), succeed, accept(2)]) == (spill.places[0], 2)
+
+
+def test_spilled_rows_are_entered_once_where_they_still_wait(spill, store):
+    store.apply([submit(row) for row in range(4)])
+    store.apply([redeem(3, b"stored after all")])
+    spill.save([redeem(0), accept(1)])
+    spill.save([redeem(1), redeem(3), redeem(77)])
+    assert spill.recover(store) == 3
+    assert store.redeemed() == [0, 1, 3]
+    assert (store.record(0).raw, store.record(1).request_id) == (b"\x00\xff", "r")
+    assert store.record(3).raw == b"stored after all"
+    assert spill.recover(store) == 0
+
+
+def test_the_folder_for_temporary_files_is_the_second_place(spill, store):
+    spill.places[0].mkdir()
+    store.apply([submit(1)])
+    assert spill.save([redeem(1)]) == (spill.places[1], 1)
+    assert spill.places[1].stat().st_mode & 0o777 == 0o600
+    assert spill.recover(store) == 1
+    assert store.redeemed() == [1]
+
+
+def test_another_checkpoint_has_another_spill(tmp_path):
+    names = {place for name in ("checkpoint.db", "a.db", "b.db") for place in Spill(tmp_path / name).places}
+    assert len(names) == 6
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"\n\n", b"{", b"null\n", b"[1]\n", b'"raw"\n', b'{"raw": 1}\n', b'{"raw": "!"}\n', b'{"row": 1}\n',
+     b"\xff\n", b'{"row": "x", "at": 1, "status_code": 1, "request_id": null, "raw": ""}\n', b"[" * 100_000 + b"\n"],
+)  # fmt: skip
+def test_torn_lines_are_passed_over(spill, store, rubbish):
+    store.apply([submit(1)])
+    spill.save([redeem(1)])
+    whole = spill.places[0].read_bytes()
+    spill.places[0].write_bytes(rubbish + (b"" if rubbish.endswith(b"\n") else b"\n") + whole + whole[:-9])
+    assert spill.recover(store) == 1
+    assert store.redeemed() == [1]
+
+
+def test_a_spill_that_somebody_else_laid_out_is_neither_written_nor_read(spill, store, tmp_path):
+    target = tmp_path / "victim"
+    target.write_bytes(b"theirs")
+    spill.places[0].symlink_to(target)
+    spill.places[1].symlink_to(target)
+    assert spill.save([redeem(1)]) == (None, 1)
+    assert spill.recover(store) == 0
+    assert target.read_bytes() == b"theirs"
+
+
+def test_a_spill_stays_until_the_checkpoint_has_taken_it(spill):
+    class Full(MemoryStore):
+        def apply(self, changes):
+            msg = "full"
+            raise StorageFailed(msg)
+
+    spill.save([redeem(1)])
+    with pytest.raises(StorageFailed):
+        spill.recover(Full())
+    assert spill.places[0].exists()
+
+
+# Ballast
+
+
+def test_ballast_keeps_real_room_and_gives_it_up_once(tmp_path):
+    ballast = Ballast(tmp_path / "ballast", 1 << 20)
+    assert not ballast.release()
+    ballast.take_on()
+    found = (tmp_path / "ballast").stat()
+    assert found.st_blocks * 512 >= 1 << 20
+    assert found.st_mode & 0o777 == 0o600
+    ballast.take_on()
+    assert ballast.release()
+    assert not ballast.release()
+    assert not (tmp_path / "ballast").exists()
+
+
+def test_ballast_is_never_taken_on_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"theirs")
+    (tmp_path / "ballast").symlink_to(victim)
+    Ballast(tmp_path / "ballast", 1 << 20).take_on()
+    assert victim.read_bytes() == b"theirs"
+
+
+def test_no_ballast_is_no_harm(tmp_path):
+    for ballast in (Ballast(tmp_path / "ballast", 0), Ballast(tmp_path / "none" / "ballast")):
+        ballast.take_on()
+        assert not ballast.release()
+
+
+# Where a checkpoint may lie
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [("nfs4", "refused"), ("cifs", "refused"), ("fuse.sshfs", "refused"), ("9p", "refused"), ("tmpfs", "warned"),
+     ("ext4", "fine"), ("overlay", "fine"), ("fuse.fuse-overlayfs", "fine"), ("fuseblk", "fine"), ("xfs", "fine")],
+)  # fmt: skip
+def test_the_file_system_decides(tmp_path, monkeypatch, kind, verdict):
+    folder = tmp_path / "a b" / "run"
+    folder.mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    where = os.path.realpath(tmp_path / "a b").replace(" ", "\\040")
+    mounts.write_text(
+        f"none / overlay rw 0 0\nserver:/x {where} ext2 rw 0 0\nserver:/x {where} {kind} rw 0 0\n"
+        f"x {where}/ru nfs rw 0 0\nx /elsewhere/very/long/name/indeed nfs rw 0 0\n"
+    )
+    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
+    if verdict == "refused":
+        with pytest.raises(StorageFailed, match=f"network file system .{kind}"):
+            examine(folder)
+    else:
+        assert [("tmpfs" in warning) for warning in examine(folder)] == ([True] if verdict == "warned" else [])
+
+
+def test_a_root_on_a_network_is_not_refused_because_nothing_else_is_there(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("none / 9p rw 0 0\n")
+    monkeypatch.setattr(filesystem, "_MOUNTS", mounts)
+    assert examine(tmp_path) == []
+
+
+def test_where_nothing_is_known_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem, "_MOUNTS", Path("/nowhere/mounts"))
+    assert examine(tmp_path) == []
