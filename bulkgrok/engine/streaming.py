@@ -76,8 +76,10 @@ class Streaming:
                     await self._news.wait()
         finally:
             self._leave()
-            await self._drained(thread)
-            self._log.close()
+            try:
+                await self._drained(thread)
+            finally:
+                self._log.close()
         report = self._done.result()
         if isinstance(report.stopped, BulkgrokError):
             raise report.stopped
