@@ -23,6 +23,7 @@ from bulkgrok.core.ports import Store
 
 _NAME: Final = "spill.jsonl"
 _DEFAULT: Final = "checkpoint.db"
+_MOST: Final = 1 << 62
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -105,10 +106,15 @@ def _parse(line: bytes) -> Redeem | Accept | None:
                 "status_code": int(status_code),
                 "request_id": str() | None as request_id,
                 "raw": str(raw),
-            }:
+            } if row < _MOST and status_code < _MOST:
                 body = base64.b64decode(raw, validate=True)
                 return Redeem(row=row, at=at, status_code=status_code, request_id=request_id, raw=body)
-            case {"row": int(row), "at": float(at), "request_id": str(request_id), "deadline_at": float(deadline_at)}:
+            case {
+                "row": int(row),
+                "at": float(at),
+                "request_id": str(request_id),
+                "deadline_at": float(deadline_at),
+            } if row < _MOST:
                 return Accept(row=row, at=at, request_id=RequestId(request_id), deadline_at=deadline_at)
     except (ValueError, RecursionError):
         pass
