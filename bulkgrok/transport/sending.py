@@ -73,6 +73,7 @@ class Body(aiohttp.Payload):
         for start in range(0, last, _PIECE_BYTES):
             self._wait.heard()
             await writer.write(body[start : start + _PIECE_BYTES])
+            await _let_the_loop_tell()
         # With a limit of zero the protocol is paused exactly while the buffer holds anything.
         transport.set_write_buffer_limits(high=0)
         await writer.write(body[last:], drain=False)  # does not suspend
@@ -83,6 +84,12 @@ class Body(aiohttp.Payload):
             self.written = not writer.protocol.writing_paused
             if self.written and not transport.is_closing():
                 transport.set_write_buffer_limits()
+
+
+async def _let_the_loop_tell() -> None:
+    """Give the loop the turns it takes to tell of a lost connection; until then TLS swallows what is written."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class Request(aiohttp.ClientRequest):
