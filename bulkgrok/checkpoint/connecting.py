@@ -19,7 +19,7 @@ from urllib.parse import quote
 import apsw
 
 from bulkgrok.checkpoint.filesystem import examine
-from bulkgrok.checkpoint.mishaps import mapped, storage_failed, system_failed
+from bulkgrok.checkpoint.mishaps import damaged, mapped, storage_failed, system_failed
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
@@ -31,7 +31,7 @@ VERSION: Final = 1
 _FIXED_WAL_RESET: Final = 3_051_003
 """SQLite 3.51.3: before it, a second connection could damage the file while the log began anew."""
 _BUSY_MS: Final = 5_000
-_CHECK_S: Final = 0.6
+_CHECK_S: Final = 0.4
 """Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it."""
 _CHECK_STEPS: Final = 100_000
 
@@ -213,8 +213,7 @@ def _check(connection: apsw.Connection, path: Path) -> None:
     finally:
         connection.set_progress_handler(None)
     if found != "ok":
-        detail = str(found).strip().replace("\n", "; ")[:500]
-        raise storage_failed(path, apsw.CorruptError(detail))
+        raise damaged(path, str(found))
 
 
 def _make_tables(connection: apsw.Connection) -> None:

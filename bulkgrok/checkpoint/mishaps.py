@@ -17,14 +17,15 @@ from bulkgrok.core.errors import StorageFailed
 
 _SAFE: Final = "Every answer committed so far is kept."
 _AGAIN: Final = "then type the same command again"
+_DAMAGED: Final = (
+    "Keep a copy of it and of its -wal file, then restore a backup over it or start afresh with -o OTHER.jsonl."
+)
 
 #: exception -> (what happened, what to do)
 _WORDS: Final = {
     apsw.FullError: ("the disk is full", f"Make room on the disk, {_AGAIN}."),
-    apsw.CorruptError: (
-        "the file is damaged",
-        "Keep a copy of it and of its -wal file, then restore a backup over it or start afresh with -o OTHER.jsonl.",
-    ),
+    apsw.CorruptError: ("the file is damaged", _DAMAGED),
+    apsw.SQLError: ("its tables are damaged", _DAMAGED),
     apsw.NotADBError: (
         "the file is no checkpoint, or its beginning is damaged",
         "Name another place with --checkpoint; if this was one, restore a backup over it.",
@@ -43,9 +44,10 @@ _WORDS: Final = {
 
 def storage_failed(path: Path, error: apsw.Error) -> StorageFailed:
     """Return SQLite's error in our words."""
+    safe = "" if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.SQLError) else f" {_SAFE}"
     for kind, (what, hint) in _WORDS.items():
         if isinstance(error, kind):
-            return StorageFailed(f"The checkpoint {path}: {what} ({_detail(error)}). {_SAFE}", hint=hint)
+            return StorageFailed(f"The checkpoint {path}: {what} ({_detail(error)}).{safe}", hint=hint)
     return StorageFailed(f"The checkpoint {path}: {_detail(error)}. {_SAFE}", hint=f"Look at the cause, {_AGAIN}.")
 
 
@@ -57,6 +59,11 @@ def system_failed(path: Path, error: OSError) -> StorageFailed:
     )
 
 
+def damaged(path: Path, detail: str) -> StorageFailed:
+    """Return the error for a file whose tables hold what was never written."""
+    return storage_failed(path, apsw.CorruptError(detail))
+
+
 def breaks_for_good(error: apsw.Error) -> bool:
     """Tell whether nothing may be written after this error: after a failed flush, what the disk holds is not known."""
     return isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError)
@@ -64,15 +71,17 @@ def breaks_for_good(error: apsw.Error) -> bool:
 
 def _detail(error: apsw.Error) -> str:
     name = apsw.mapping_extended_result_codes.get(getattr(error, "extendedresult", 0) or 0)
-    text = str(error)
+    text = str(error).strip().replace("\n", "; ")[:500]
     return f"{name}: {text}" if isinstance(name, str) else text
 
 
 @contextmanager
 def mapped(path: Path) -> Iterator[None]:
-    """Map what SQLite and the operating system raise."""
+    """Map what SQLite and the operating system raise, and text that is no text."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise damaged(path, str(error)) from error
     except apsw.Error as error:
         raise storage_failed(path, error) from error
     except OSError as error:

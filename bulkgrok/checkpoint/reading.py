@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import apsw
 import orjson
 
-from bulkgrok.checkpoint.mishaps import mapped
+from bulkgrok.checkpoint.mishaps import damaged, mapped
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally, ticks
 from bulkgrok.checkpoint.values import (
@@ -48,10 +48,9 @@ T = TypeVar("T")
 
 _SQL: Final = load("reads.sql")
 _PAGE: Final = 1_000
-_BULK: Final = 200_000
+_BULK: Final = 50_000
 _PAGE_OF_BODIES: Final = 50
 _BODIES_BYTES: Final = 8 << 20
-_UNANSWERED: Final = "the process ended before a reply was recorded"
 IDENTITY: Final = "identity"
 
 
@@ -84,13 +83,20 @@ class Reading:
         found = self._all(statement, *parameters)
         return found[0] if found else None
 
+    def _made(self, make: Callable[[Any], T], columns: Any) -> T:  # noqa: ANN401 - columns of a row
+        """Return the value of columns, which may hold what was never written when the file is damaged."""
+        try:
+            return make(columns)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise damaged(self.path, f"{type(error).__name__}: {error}") from error
+
     def _pages(self, statement: str, make: Callable[[Columns], T], size: int = _PAGE, *fixed: object) -> Iterator[T]:
         """Yield the values of all rows of a statement whose last parameters are (last key, page size)."""
         last = -1
         while page := self._all(statement, *fixed, last, size):
             last = page[-1][0]
             for columns in page:
-                yield make(columns)
+                yield self._made(make, columns)
 
     # Admission
 
@@ -123,7 +129,7 @@ class Reading:
         deadline_at, row = float("-inf"), -1
         while page := self._all("jobs", deadline_at, row, _PAGE):
             for columns in page:
-                yield job_from(columns)
+                yield self._made(job_from, columns)
             row, deadline_at = page[-1][0], page[-1][4]
 
     def redeemed(self) -> list[int]:
@@ -135,14 +141,14 @@ class Reading:
         found = self._first("record", row)
         if found is None:
             raise KeyError(row)
-        return record_from(found)
+        return self._made(record_from, found)
 
     def counts(self, row: int) -> Counts:
         """The durable counts of a row. KeyError if it was never begun."""
         found = self._first("counts", row)
         if found is None:
             raise KeyError(row)
-        return counts_from(found)
+        return self._made(counts_from, found)
 
     # Outbox
 
@@ -153,7 +159,7 @@ class Reading:
         with self._mapped():
             cursor = self._connection.execute(_SQL["outbox"], (after, limit))
             for columns in cursor:
-                found = settled_from(columns)
+                found = self._made(settled_from, columns)
                 settled.append(found)
                 size += len(found.body or b"")
                 if size >= _BODIES_BYTES:
@@ -167,17 +173,17 @@ class Reading:
         while page := self._all("failures", last, _PAGE_OF_BODIES):
             last = page[-1][1]
             for columns in page:
-                yield settled_from(columns)
+                yield self._made(settled_from, columns)
 
     def outcome(self, row: int) -> Settled | None:
         """The outcome of one row, if it has one."""
         found = self._first("outcome", row) if abs(row) < 1 << 63 else None
-        return None if found is None else settled_from(found)
+        return None if found is None else self._made(settled_from, found)
 
     def position(self, sink: str) -> Position | None:
         """How far the named sink got; None for a new one."""
         found = self._first("position", sink)
-        return None if found is None else Position(seq=found[0], state=json.loads(found[1]))
+        return None if found is None else self._made(_position, found)
 
     # Accounts
 
@@ -188,11 +194,7 @@ class Reading:
     def _tally(self) -> Tally:
         """Return the stored sums."""
         found = self._first("tally")
-        try:
-            return Tally.loads(found[0])
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"The checkpoint {self.path} is damaged: its sums cannot be read."
-            raise StorageFailed(msg, hint="Restore a backup over it, or start afresh with -o OTHER.jsonl.") from error
+        return self._made(lambda columns: Tally.loads(columns[0]), found)
 
     def recount(self) -> Totals:
         """Count everything again, from the rows themselves: slow, and always equal to `totals`."""
@@ -215,31 +217,41 @@ class Reading:
 
     def pending_doubts(self) -> list[LedgerEntry]:
         """Requests of a run that is not running: intents without an outcome, as they would enter the ledger."""
-        return [_unclear(columns, _UNANSWERED) for columns in self._all("submitting")]
+        return [self._made(_unanswered, columns) for columns in self._all("submitting")]
 
     def unexplained(self) -> list[LedgerEntry]:
         """Rows whose POSTs do not add up to refusals, ledger entries and the present state."""
-        found = []
-        for columns in self._all("unexplained"):
-            refused, entries, stands = columns[6:]
-            reason = (
-                f"{columns[2]} requests were begun; {refused} refused, {entries} in the ledger and {stands} in the "
-                "row's state do not add up to that"
-            )
-            found.append(_unclear(columns[:6], reason))
-        return found
+        return [self._made(_unexplained, columns) for columns in self._all("unexplained")]
 
     # Facts
 
     def identity(self) -> RunIdentity | None:
         """Return what the checkpoint belongs to, None for a new one."""
         found = self.recall(IDENTITY)
-        return None if found is None else identity_from(found)
+        return None if found is None else self._made(identity_from, found)
 
     def recall(self, key: str) -> object:
         """Return the value stored under a key, or None."""
         found = self._first("fact", key)
-        return None if found is None else json.loads(found[0])
+        return None if found is None else self._made(lambda columns: json.loads(columns[0]), found)
+
+
+def _position(columns: Columns) -> Position:
+    seq, state = columns
+    return Position(seq=seq, state=dict(json.loads(state)))
+
+
+def _unanswered(columns: Columns) -> LedgerEntry:
+    return _unclear(columns, "the process ended before a reply was recorded")
+
+
+def _unexplained(columns: Columns) -> LedgerEntry:
+    refused, entries, stands = columns[6:]
+    reason = (
+        f"{columns[2]} requests were begun; {refused} refused, {entries} in the ledger and {stands} in the row's state "
+        "do not add up to that"
+    )
+    return _unclear(columns[:6], reason)
 
 
 def _unclear(columns: Columns, reason: str) -> LedgerEntry:

@@ -447,3 +447,23 @@ def test_a_database_another_program_holds_is_reported(path, store):
     store.apply([submit(1)])
     assert store.submitting() == [1]
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "ask"),
+    [
+        ("UPDATE item SET mode = 'dir3ct'", lambda store: store.outcome(1)),
+        ("UPDATE item SET assets = '[['", lambda store: store.outbox(0, 9)),
+        ("UPDATE tally SET value = '{}'", lambda store: read_store(store.path).totals()),
+        ("DELETE FROM tally", lambda store: read_store(store.path).totals()),
+        ("INSERT INTO fact VALUES ('identity', '[1]')", lambda store: store.identity()),
+        ("INSERT INTO fact VALUES ('rows', '{')", lambda store: store.recall("rows")),
+        ("INSERT INTO sink VALUES ('out', 1, 'null')", lambda store: store.position("out")),
+        ("INSERT INTO ledger VALUES (1, 1, 'a', 1, 1, 'won', '', 0, NULL)", lambda store: list(store.ledger())),
+    ],
+)
+def test_what_was_never_written_is_reported_as_damage(store, statement, ask):
+    store.apply([submit(1), *answer(1)])
+    store._connection.execute(statement)
+    with pytest.raises(StorageFailed, match="damaged"):
+        ask(store)
