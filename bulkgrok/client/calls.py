@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bulkgrok.client.replies import as_object, checked, encode, loads, request_id_of, segment
 from bulkgrok.client.streams import Stream
 from bulkgrok.config import endpoint
 from bulkgrok.core.errors import ApiError, DeferredTimeout, UsageError
-from bulkgrok.core.model import Exchange, JsonObject, Mode, NoReply, NotSent, Reply
+from bulkgrok.core.model import Exchange, Mode, NoReply, NotSent, Reply
 from bulkgrok.core.retry import wait_s
 from bulkgrok.core.verdict import Stop, judge_post
 from bulkgrok.kinds import pending
@@ -78,7 +78,7 @@ class Client:
         """Close all connections."""
         await self._transport.close()
 
-    async def chat(self, body: Mapping[str, object]) -> JsonObject:
+    async def chat(self, body: Mapping[str, object]) -> dict[str, Any]:
         """POST a chat completion and return it.
 
         Raises:
@@ -124,7 +124,7 @@ class Client:
         body = {**{key: value for key, value in body.items() if key != "stream"}, "deferred": True}
         return request_id_of(await self._post(_CHAT, body, timeout_s=None, idle_s=_DEFERRED_IDLE_S))
 
-    async def get_deferred(self, request_id: str) -> JsonObject | None:
+    async def get_deferred(self, request_id: str) -> dict[str, Any] | None:
         """Return a deferred chat completion, None while it is pending. The API hands it out once.
 
         Raises:
@@ -140,7 +140,7 @@ class Client:
         body: Mapping[str, object],
         polling_interval: float = 5.0,
         timeout: float = 600.0,  # noqa: ASYNC109 - the name of the argument is a contract
-    ) -> JsonObject:
+    ) -> dict[str, Any]:
         """Submit a deferred chat completion and return its answer.
 
         Args:
@@ -227,19 +227,19 @@ class Videos:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def generate(self, **fields: object) -> JsonObject:
+    async def generate(self, **fields: object) -> dict[str, Any]:
         """Start a generation; the reply has its `request_id`. ApiError if the API refuses."""
         return await self._submit("/videos/generations", fields)
 
-    async def edit(self, **fields: object) -> JsonObject:
+    async def edit(self, **fields: object) -> dict[str, Any]:
         """Start an edit of `video`; the reply has its `request_id`. ApiError if the API refuses."""
         return await self._submit("/videos/edits", fields)
 
-    async def extend(self, **fields: object) -> JsonObject:
+    async def extend(self, **fields: object) -> dict[str, Any]:
         """Start an extension of `video`; the reply has its `request_id`. ApiError if the API refuses."""
         return await self._submit("/videos/extensions", fields)
 
-    async def retrieve(self, request_id: str) -> JsonObject:
+    async def retrieve(self, request_id: str) -> dict[str, Any]:
         """Return how a job stands, in the API's words; `{"status": "pending"}` where it has none.
 
         Raises:
@@ -251,7 +251,7 @@ class Videos:
             return value if isinstance(value, dict) and value.get("status") else {"status": "pending"}
         return as_object(reply) if reply.body.strip() else {"status": "pending"}
 
-    async def _submit(self, path: str, fields: Mapping[str, object]) -> JsonObject:
+    async def _submit(self, path: str, fields: Mapping[str, object]) -> dict[str, Any]:
         for name in ("image", "video"):
             if isinstance(fields.get(name), str):
                 fields = {**fields, name: {"url": fields[name]}}

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 Row = NewType("Row", int)
 RequestId = NewType("RequestId", str)
@@ -115,12 +115,12 @@ class Work:
     losses: int = 0
     failures: int = 0
     """Requests in a row that went unanswered or got a 5xx, for the back-off; not durable."""
-    throttled: int = 0
-    """429s since the last other reply; not durable, a restart may try again."""
-    throttled_since: float = 0.0
+    kept_out: int = 0
+    """Times in a row that it was refused for its rate or did not leave in whole; not durable."""
+    kept_out_since: float = 0.0
     """Monotonic time of the first of them."""
     last: bool = False
-    """Refused for its rate so often that it goes last and alone."""
+    """Kept out so often, while others were answered, that it goes last and alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -523,7 +523,7 @@ class Report:
     stopped: Exception | None = None
     """The BulkgrokError that ended the run early, if one did; not part of the JSON."""
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> dict[str, Any]:
         """Return the object as it is printed."""
         return {
             name: dict(value) if isinstance(value := getattr(self, name), Mapping) else value

@@ -15,8 +15,8 @@ RETRY_AFTER_CAP_S: Final = 120.0
 PROBE_EVERY_S: Final = 30.0
 RESUBMISSIONS: Final = 2
 """How often a row in doubt, or lost, is sent again."""
-THROTTLED_TIMES: Final = 8
-THROTTLED_FOR_S: Final = 600.0
+KEPT_OUT_TIMES: Final = 8
+KEPT_OUT_FOR_S: Final = 600.0
 
 
 def backoff_s(failures: int, *, jitter: float, base_s: float = 1.0, cap_s: float = 60.0) -> float:

@@ -15,7 +15,7 @@ from bulkgrok.core.lifecycle import Unsent as TakeBack
 from bulkgrok.core.model import Code, Entry, Exchange, Job, Mode, Progress, Record, Reply, Work
 from bulkgrok.core.outcome import Feedback, Sign
 from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, Transport
-from bulkgrok.core.retry import THROTTLED_FOR_S, THROTTLED_TIMES, Health, RowPolicy, backoff_s, wait_s
+from bulkgrok.core.retry import KEPT_OUT_FOR_S, KEPT_OUT_TIMES, Health, RowPolicy, backoff_s, wait_s
 from bulkgrok.core.verdict import (
     Answered,
     InDoubt,
@@ -106,13 +106,16 @@ class Poster:
             return await self._oversized(work, exchange, submitted_at)
         return await self._carry_out(work, exchange, submitted_at)
 
-    async def _carry_out(self, work: Work, exchange: Exchange, submitted_at: float) -> Feedback:
+    async def _carry_out(  # noqa: C901 - one arm a verdict
+        self, work: Work, exchange: Exchange, submitted_at: float
+    ) -> Feedback:
         item = work.item
         verdict = judge_post(exchange, mode=item.mode)
-        if not isinstance(verdict, Unsent | InDoubt) and not (
-            isinstance(verdict, Refused) and verdict.why is Why.UNAVAILABLE
-        ):
+        throttled = isinstance(verdict, Refused) and verdict.why is Why.THROTTLED
+        if not isinstance(verdict, Unsent | InDoubt | Refused) or throttled:
             work.failures = 0
+        if not throttled and not isinstance(verdict, Unsent):
+            work.kept_out = 0
         match verdict:
             case Answered() if isinstance(exchange, Reply):
                 return await self._answered(work, exchange, submitted_at)
@@ -133,8 +136,7 @@ class Poster:
                 await self._rejections.other()
                 return Feedback(sign=Sign.GOOD, job=job)
             case Unsent(reason=reason):
-                await self._checkpoint.commit(TakeBack(row=item.row))
-                return self._again(work, Sign.BAD, reason)
+                return await self._unsent(work, reason)
             case Refused():
                 return await self._refused(work, verdict)
             case Rejected():
@@ -205,19 +207,21 @@ class Poster:
         await self._checkpoint.commit(refuse)
         return self._again(work, Sign.BAD, refused.reason, retry_after_s=refused.retry_after_s)
 
+    async def _unsent(self, work: Work, reason: str) -> Feedback:
+        take_back = TakeBack(row=work.item.row)
+        if self._kept_out(work):
+            message = f"could not be sent in {work.kept_out} tries, at last alone: {reason}"
+            await self._fail(take_back, self._failure(work, Code.GAVE_UP, message))
+            return Feedback(sign=Sign.BAD, reason=reason)
+        await self._checkpoint.commit(take_back)
+        return self._again(work, Sign.BAD, reason)
+
     async def _throttled(self, work: Work, refused: Refused) -> Feedback:
-        now = self._clock.monotonic()
         refuse = Refuse(row=work.item.row, at=self._clock.wall(), counted=False, reason=refused.reason)
-        if work.throttled == 0:
-            work.throttled_since = now
-        work.throttled += 1
-        long = work.throttled >= THROTTLED_TIMES and now - work.throttled_since >= THROTTLED_FOR_S
-        if work.last and work.throttled >= 2 * THROTTLED_TIMES:
-            message = f"refused for its rate {work.throttled} times, at last when sent alone: {refused.reason}"
+        if self._kept_out(work):
+            message = f"refused for its rate {work.kept_out} times, at last when sent alone: {refused.reason}"
             await self._fail(refuse, self._failure(work, Code.GAVE_UP, message))
             return Feedback(sign=Sign.THROTTLED, reason=refused.reason, retry_after_s=refused.retry_after_s)
-        if long and not work.last and self._health.answered_since(work.throttled_since):
-            work.last, work.throttled = True, THROTTLED_TIMES
         await self._checkpoint.commit(refuse)
         return Feedback(
             sign=Sign.THROTTLED,
@@ -225,8 +229,24 @@ class Poster:
             retry_after_s=refused.retry_after_s,
             again=work,
             last=work.last,
-            delay_s=backoff_s(work.throttled, jitter=self._jitter(), base_s=0.1, cap_s=10.0),
+            delay_s=backoff_s(work.kept_out, jitter=self._jitter(), base_s=0.1, cap_s=10.0),
         )
+
+    def _kept_out(self, work: Work) -> bool:
+        """Count a request that the API did not let in; return whether its row is given up.
+
+        One that is kept out 8 times over 10 minutes while others are answered goes last and alone, with 8 more tries.
+        """
+        now = self._clock.monotonic()
+        if work.kept_out == 0:
+            work.kept_out_since = now
+        work.kept_out += 1
+        if work.last:
+            return work.kept_out >= 2 * KEPT_OUT_TIMES
+        long = work.kept_out >= KEPT_OUT_TIMES and now - work.kept_out_since >= KEPT_OUT_FOR_S
+        if long and self._health.answered_since(work.kept_out_since):
+            work.last, work.kept_out = True, KEPT_OUT_TIMES
+        return False
 
     async def _rejected(self, work: Work, rejected: Rejected, exchange: Exchange) -> Feedback:
         moderated = rejected.code is Code.MODERATED
@@ -271,7 +291,9 @@ class Poster:
     def _again(self, work: Work, sign: Sign, reason: str, *, retry_after_s: float | None = None) -> Feedback:
         delay = wait_s(retry_after_s, work.failures, jitter=self._jitter())
         work.failures += 1
-        return Feedback(sign=sign, reason=reason, retry_after_s=retry_after_s, again=work, delay_s=delay)
+        return Feedback(
+            sign=sign, reason=reason, retry_after_s=retry_after_s, again=work, last=work.last, delay_s=delay
+        )
 
     def _failure(self, work: Work, code: Code, message: str) -> Fail:
         return item_failure(work.item, at=self._clock.wall(), code=code, message=message)

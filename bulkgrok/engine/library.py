@@ -13,11 +13,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bulkgrok.config import RunConfig, from_keywords, places
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import JsonObject, Report
+from bulkgrok.core.model import Report
 from bulkgrok.engine.run import Engine
 from bulkgrok.engine.streaming import Streaming
 from bulkgrok.telemetry.logging import EventLog
@@ -105,7 +105,7 @@ async def stream(
     *,
     run_dir: str | Path | None = None,
     **flags: object,
-) -> AsyncIterator[JsonObject]:
+) -> AsyncIterator[dict[str, Any]]:
     """Send rows as they come and yield an outcome for each as it settles, in the shape of the results and errors files.
 
     Args:

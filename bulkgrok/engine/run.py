@@ -148,7 +148,7 @@ class Engine:
                 raise self._error
             report = await self._report(opened, self._clock.monotonic() - began)
         self.progress.state = "finished"
-        write_status(opened.places.run_dir, progress=self.progress, report=report, at=self._clock.wall())
+        self._write_status(report)
         self._events("run.finished", exit_code=report.exit_code, succeeded=report.succeeded, failed=report.failed)
         return report
 
@@ -204,7 +204,7 @@ class Engine:
             self._halt()
         side = [
             asyncio.create_task(self._project(opened, projector)),
-            asyncio.create_task(self._tick(opened, stages)),
+            asyncio.create_task(self._tick(stages)),
             *(asyncio.create_task(work()) for work in stages.side_work),
         ]
         workers = [asyncio.create_task(self._work(stages)) for _ in range(self.config.concurrency)]
@@ -267,15 +267,24 @@ class Engine:
             self._failures_given = self.progress.failed
             self._failures(await opened.committer.call(lambda: list(opened.store.failures())))
 
-    async def _tick(self, opened: OpenRun, stages: Stages) -> None:
+    async def _tick(self, stages: Stages) -> None:
         """Keep the counters and status.json fresh, and end an outage that lasts too long."""
         ticks = 0
         while True:
             self._observe(stages)
             if ticks % _STATUS_TICKS == 0:
-                write_status(opened.places.run_dir, progress=self.progress, report=None, at=self._clock.wall())
+                self._write_status(None)
             ticks += 1
             await asyncio.sleep(_TICK_S)
+
+    def _write_status(self, report: Report | None) -> None:
+        write_status(
+            self._places.run_dir,
+            checkpoint=self._places.checkpoint,
+            progress=self.progress,
+            report=report,
+            at=self._clock.wall(),
+        )
 
     def _observe(self, stages: Stages) -> None:
         progress, scheduler, health = self.progress, stages.scheduler, stages.health

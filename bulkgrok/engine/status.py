@@ -15,12 +15,13 @@ from bulkgrok.core.model import Progress, Report
 STATUS_NAME: Final = "status.json"
 
 
-def write_status(run_dir: Path, *, progress: Progress, report: Report | None, at: float) -> None:
+def write_status(run_dir: Path, *, checkpoint: Path, progress: Progress, report: Report | None, at: float) -> None:
     """Replace status.json. A disk that refuses it stops nothing: it is a courtesy, the checkpoint is the truth."""
     value = {
         "pid": os.getpid(),
         "state": progress.state,
         "updated_at": at,
+        "checkpoint": str(checkpoint),
         "progress": dataclasses.asdict(progress),
         "report": report.as_json() if report is not None else None,
     }

@@ -13,7 +13,7 @@ def run_a_file() -> None:
     assert_type(report.rows, int | None)
     assert_type(report.cost_usd, float)
     assert_type(report.exit_code, int)
-    assert_type(report.as_json(), dict[str, object])
+    assert_type(report.as_json(), dict[str, Any])
 
 
 async def run_inside_a_loop() -> None:
@@ -22,9 +22,9 @@ async def run_inside_a_loop() -> None:
 
 async def stream_rows(rows: AsyncIterator[dict[str, object]]) -> None:
     async for result in bulkgrok.stream(rows, concurrency=20, run_dir="here"):
-        assert_type(result, dict[str, object])
+        assert_type(result, dict[str, Any])
     async for result in bulkgrok.stream([{"prompt": "hi"}]):
-        assert_type(result, dict[str, object])
+        assert_type(result, dict[str, Any])
 
 
 async def single_calls(body: dict[str, Any]) -> None:
