@@ -11,11 +11,21 @@ from typing import Final
 from urllib.parse import quote
 
 from bulkgrok.core.errors import InvalidRow
-from bulkgrok.core.model import Answer, Decoded, JsonObject, Reply, RequestId
+from bulkgrok.core.model import Answer, Code, Decoded, JsonObject, Reply, RequestId, Unusable
 from bulkgrok.kinds import sse
 from bulkgrok.kinds.jsonread import loads, mended_text
 from bulkgrok.kinds.prices import Prices
-from bulkgrok.kinds.replies import count, job_failed, text_or_none, ticks_of, unreadable, usage_of
+from bulkgrok.kinds.replies import (
+    EXPIRED_WORDS,
+    FAILED_WORDS,
+    count,
+    job_failed,
+    status_word,
+    text_or_none,
+    ticks_of,
+    unreadable,
+    usage_of,
+)
 
 DEFAULT_MODEL: Final = "grok-4.3"
 
@@ -91,7 +101,10 @@ class Chat:
             message = first.get("message")
             if isinstance(message, dict) or isinstance(first.get("text"), str):
                 return _answer(body, first, message if isinstance(message, dict) else {"content": first["text"]})
-        if body.get("error") or (body.get("code") and body.get("message")):
+        word = status_word(body)
+        if word in EXPIRED_WORDS:
+            return Unusable(code=Code.EXPIRED, message="the API says that the result has expired")
+        if body.get("error") or word in FAILED_WORDS or (body.get("code") and body.get("message")):
             return job_failed(body, raw)
         return unreadable("the reply is no chat completion: it has no choice with a message")
 

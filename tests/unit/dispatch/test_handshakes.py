@@ -1,0 +1,366 @@
+"""What a reply does to its row: real store contract in memory, scripted API, virtual time."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from bulkgrok import kinds
+from bulkgrok.checkpoint import Committer
+from bulkgrok.core.errors import StoppedByApi
+from bulkgrok.core.model import Entry, Item, Mode, NoReply, NotSent, Progress, Reply, Work
+from bulkgrok.core.outcome import Sign
+from bulkgrok.core.retry import Health, RowPolicy
+from bulkgrok.dispatch.account import Account, Rejections
+from bulkgrok.dispatch.deferred import Redeemer
+from bulkgrok.dispatch.post import Poster
+from bulkgrok.dispatch.settle import Settler
+from bulkgrok.testing import MemoryStore, ScriptedTransport, VirtualTimeLoop
+
+ANSWER = json.dumps(
+    {"id": "x", "model": "grok-4.3", "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]}
+).encode()
+REFUSED_CONTENT = {"code": "permission-denied", "error": "Content violates usage guidelines."}
+
+
+class Clock:
+    def wall(self):
+        return 1_790_000_000.0 + asyncio.get_running_loop().time()
+
+    def monotonic(self):
+        return asyncio.get_running_loop().time()
+
+
+def reply(status, value=None, **more):
+    body = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
+    return Reply(status=status, body=body, **more)
+
+
+def item(row=0, mode=Mode.DIRECT, *, stream=False, kind="chat"):
+    return Item(
+        row=row,
+        line=row + 1,
+        custom_id=f"q{row}",
+        kind=kind,
+        mode=mode,
+        model="grok-4.3",
+        stream=stream,
+        body=b"{}",
+        digest=b"0" * 16,
+        max_usd=0.5,
+        tokens=10,
+    )
+
+
+class Bench:
+    """The dispatch stage on a scripted API."""
+
+    def __init__(self, script, **policy):
+        self.api = ScriptedTransport(script)
+        self.store = MemoryStore()
+        self.checkpoint = Committer(self.store, inline=True)
+        self.progress, self.health, self.again = Progress(), Health(max_outage_s=7200.0), []
+        self.policy = RowPolicy(**{"max_attempts": 8, "resubmit_doubtful": True, "resubmit_lost": True, **policy})
+        self.account = Account(self.api)
+        common = {
+            "checkpoint": self.checkpoint,
+            "kinds": kinds.KINDS,
+            "policy": self.policy,
+            "clock": Clock(),
+            "events": lambda name, /, **fields: None,
+            "progress": self.progress,
+        }
+        self.settler = Settler(
+            **common,
+            load=self.store.record,
+            cost=lambda record, decoded: 0.25,
+            encode_json=lambda value: json.dumps(value).encode(),
+            again=self.again.append,
+            download=None,
+        )
+        self.rejections = Rejections(
+            checkpoint=self.checkpoint, account=self.account, armed=False, progress=self.progress
+        )
+        requests = {"transport": self.api, "health": self.health, "jitter": lambda: 0.5, "settler": self.settler}
+        self.poster = Poster(**common, **requests, rejections=self.rejections, timeout_s=60.0, deferred_ttl_s=86_400.0)
+        self.redeemer = Redeemer(
+            **common,
+            **requests,
+            store=self.store,
+            says_pending=kinds.pending,
+            account=self.account,
+            again=self.again.append,
+        )
+
+    def entries(self):
+        return [entry.entry for entry in self.store.ledger()]
+
+    def failure(self, row=0):
+        outcome = self.store.outcome(row)
+        return outcome and outcome.error and str(outcome.error.code)
+
+    def explained(self):
+        return self.store.unexplained() == []
+
+
+def play(script, scenario, **policy):
+    async def main():
+        bench = Bench(script, **policy)
+        await bench.checkpoint.start()
+        result = await scenario(bench)
+        assert bench.explained()
+        return bench, result
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())
+
+
+def send(exchange, *, mode=Mode.DIRECT, stream=False, answered=True, **policy):
+    async def scenario(bench):
+        if answered:
+            await asyncio.sleep(1)
+            bench.health.good(1.0)
+        return await bench.poster.send(Work(item=item(mode=mode, stream=stream)))
+
+    return play([exchange], scenario, **policy)
+
+
+def test_an_answer_succeeds_in_the_outbox():
+    bench, feedback = send(reply(200, ANSWER, request_id="req-1"))
+    (settled,) = bench.store.outbox(0, 10)
+    assert (settled.body, settled.request_id, settled.attempts, settled.cost_usd) == (ANSWER, "req-1", 1, 0.25)
+    assert feedback.sign is Sign.GOOD
+    assert bench.store.totals().billed == 1
+
+
+def test_the_intent_is_durable_before_the_request_leaves():
+    seen = []
+
+    async def scenario(bench):
+        bench.api._answer = lambda asked: seen.append(bench.store.submitting()) or reply(200, ANSWER)
+        await bench.poster.send(Work(item=item()))
+
+    play((), scenario)
+    assert seen == [[0]]
+
+
+def test_what_did_not_leave_is_free():
+    bench, feedback = send(NotSent(reason="connection refused"))
+    assert feedback.again is not None
+    assert (feedback.again.posts, feedback.again.attempts) == (1, 0)
+    assert bench.entries() == []
+    assert bench.store.totals().billed == 0
+
+
+def test_a_429_is_free_and_waits_as_it_says():
+    bench, feedback = send(reply(429, {"code": "resource-exhausted", "error": "slow"}, retry_after_s=9.0))
+    assert (feedback.sign, feedback.retry_after_s) == (Sign.THROTTLED, 9.0)
+    assert feedback.again.attempts == 0
+    assert bench.entries() == []
+
+
+@pytest.mark.parametrize(("answered", "attempts"), [(True, 1), (False, 0)])
+def test_a_503_counts_as_an_attempt_only_while_others_are_answered(answered, attempts):
+    bench, feedback = send(reply(503, {"error": "busy"}), answered=answered)
+    assert feedback.again.attempts == attempts
+    assert bench.entries() == []
+
+
+def test_a_502_stands_in_the_ledger_as_in_doubt_and_is_sent_again():
+    bench, feedback = send(reply(502, b"<html>bad gateway</html>"))
+    assert feedback.again is not None
+    assert bench.entries() == [Entry.IN_DOUBT]
+
+
+def test_with_on_ambiguous_fail_a_502_fails_the_row():
+    bench, feedback = send(reply(502, b"oops"), resubmit_doubtful=False)
+    assert feedback.again is None
+    assert bench.failure() == "in_doubt"
+
+
+def test_a_row_is_given_up_after_max_attempts():
+    async def scenario(bench):
+        work = Work(item=item())
+        for _ in range(3):
+            bench.health.good(asyncio.get_running_loop().time())
+            feedback = await bench.poster.send(work)
+            await asyncio.sleep(5)
+        return feedback
+
+    bench, feedback = play([reply(503, {"error": "busy"})] * 3, scenario, max_attempts=3)
+    assert feedback.again is None
+    assert bench.failure() == "gave_up"
+
+
+def test_in_doubt_is_sent_again_twice_and_then_fails():
+    async def scenario(bench):
+        work = Work(item=item())
+        return [await bench.poster.send(work) for _ in range(3)]
+
+    bench, feedbacks = play([NoReply(reason="dropped")] * 3, scenario)
+    assert [feedback.again is not None for feedback in feedbacks] == [True, True, False]
+    assert bench.failure() == "in_doubt"
+    assert bench.entries() == [Entry.IN_DOUBT] * 3
+
+
+def test_refused_content_fails_as_moderated_and_notes_the_possible_fee():
+    bench, feedback = send(reply(403, REFUSED_CONTENT))
+    assert feedback.stop is None
+    assert bench.failure() == "moderated"
+    assert bench.entries() == [Entry.POSSIBLE_FEE]
+    assert bench.store.totals().billed == 0
+
+
+def test_credit_ends_the_run_and_fails_nothing():
+    bench, feedback = send(reply(429, {"error": "Your team has used all available credits"}))
+    assert isinstance(feedback.stop, StoppedByApi)
+    assert bench.store.outcome(0) is None
+
+
+def test_a_complete_200_that_is_no_completion_keeps_its_bytes():
+    bench, _ = send(reply(200, b"<html>hello</html>"))
+    assert bench.failure() == "invalid_response"
+    assert bench.store.outcome(0).body == b"<html>hello</html>"
+    assert bench.store.totals().billed == 1
+
+
+def test_a_stream_that_breaks_after_its_first_content_is_in_doubt():
+    frames = b'data: {"choices":[{"index":0,"delta":{"content":"he"}}]}\n\n'
+    bench, feedback = send(reply(200, frames, content_type="text/event-stream"), stream=True)
+    assert feedback.again is not None
+    assert bench.entries() == [Entry.IN_DOUBT]
+
+
+def forbidden(*, key_is_good):
+    def answer(asked):
+        if asked.method == "GET":
+            return reply(200, {"team_blocked": not key_is_good})
+        return reply(403, {"code": "permission-denied", "error": f"Access denied {len(asked.body)}"})
+
+    return answer
+
+
+@pytest.mark.parametrize("key_is_good", [True, False])
+def test_several_403_in_a_row_are_settled_by_a_look_at_the_key(key_is_good):
+    async def scenario(bench):
+        return [await bench.poster.send(Work(item=item(row))) for row in range(3)]
+
+    bench, feedbacks = play(forbidden(key_is_good=key_is_good), scenario)
+    assert [feedback.stop is not None for feedback in feedbacks] == [False, False, not key_is_good]
+    assert [bench.failure(row) for row in range(3)] == (["rejected"] * 3 if key_is_good else [None] * 3)
+
+
+# Deferred
+
+
+def deferred(polls, *, seconds=6.0, **policy):
+    """Submit, then poll as often as there are replies, some seconds apart; return the bench and all feedback."""
+
+    async def scenario(bench):
+        feedback = await bench.poster.send(Work(item=item(mode=Mode.DEFERRED)))
+        job, told = feedback.job, []
+        while bench.api._script and job is not None:
+            await asyncio.sleep(seconds)
+            told.append(await bench.redeemer.poll(job))
+            job = told[-1].job
+        return SimpleNamespace(job=feedback.job, told=told)
+
+    return play([reply(200, {"request_id": "r1"}), *polls], scenario, **policy)
+
+
+def test_a_result_is_durable_before_it_is_read_and_never_asked_for_again():
+    bench, run = deferred([reply(202), reply(200, ANSWER)])
+    assert run.told[-1].job is None
+    (settled,) = bench.store.outbox(0, 10)
+    assert (settled.request_id, settled.mode) == ("r1", Mode.DEFERRED)
+    assert [asked.method for asked in bench.api.asked] == ["POST", "GET", "GET"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"status":"processing"}', b'{"request_id":"r1"}', b'{"status":"brand_new_word"}']
+)
+def test_a_200_that_says_not_yet_is_polled_again(body):
+    _, run = deferred([reply(200, body)])
+    assert run.told[0].job is not None
+
+
+def test_one_404_is_not_believed():
+    bench, run = deferred([reply(404, {"error": "gone"}), reply(200, ANSWER)])
+    assert run.told[0].job is not None
+    assert len(bench.store.outbox(0, 10)) == 1
+
+
+def test_two_404_with_a_well_api_between_them_are_a_lost_result():
+    bench, _ = deferred([reply(404), reply(404), reply(200, {"team_blocked": False})])
+    assert bench.entries() == [Entry.LOST]
+    assert bench.again == [0]
+    assert bench.api.asked[-1].path == "/api-key"
+
+
+def test_two_404_with_nobody_well_are_asked_again():
+    bench, run = deferred([reply(404), reply(404), NoReply(reason="dropped"), reply(200, ANSWER)])
+    assert bench.entries() == []
+    assert run.told[-1].job is None
+
+
+def test_two_404_and_a_key_that_is_refused_stop_the_run_and_lose_nothing():
+    bench, run = deferred([reply(404), reply(404), reply(400, {"error": "Incorrect API key provided: x"})])
+    assert isinstance(run.told[-1].stop, StoppedByApi)
+    assert bench.entries() == []
+    assert bench.store.totals().accepted == 1
+
+
+def test_with_on_lost_fail_a_lost_result_fails_the_row():
+    bench, _ = deferred([reply(404), reply(404), reply(404)], resubmit_lost=False)
+    assert bench.failure() == "lost"
+    assert bench.again == []
+
+
+@pytest.mark.parametrize("last", [reply(404), reply(202), reply(200, {"status": "expired"})])
+def test_the_final_get_after_the_deadline_decides_what_has_expired(last):
+    bench, _ = deferred([last], seconds=90_000.0)
+    assert bench.failure() == "expired"
+    assert bench.entries() == [Entry.EXPIRED]
+    assert bench.again == []
+
+
+def test_a_result_that_is_still_there_after_the_deadline_is_taken():
+    bench, _ = deferred([reply(200, ANSWER)], seconds=90_000.0)
+    assert len(bench.store.outbox(0, 10)) == 1
+
+
+def test_the_servers_clock_decides_what_is_after_the_deadline():
+    bench, run = deferred([reply(202, date_at=1_790_000_100.0)], seconds=90_000.0)
+    assert run.told[0].job is not None
+    assert bench.entries() == []
+
+
+def test_a_failed_job_fails_its_row_and_a_passing_fault_sends_it_again():
+    bench, _ = deferred([reply(400, {"code": "failed-precondition", "error": "no"})])
+    assert bench.failure() == "failed"
+    bench, _ = deferred([reply(200, {"code": "internal_error", "error": "passing"})])
+    assert bench.again == [0]
+    assert bench.entries() == [Entry.JOB_FAILED]
+
+
+def test_a_5xx_for_one_id_alone_is_a_failed_job_only_after_eight_times_and_five_minutes():
+    async def scenario(bench):
+        feedback = await bench.poster.send(Work(item=item(mode=Mode.DEFERRED)))
+        job, count = feedback.job, 0
+        while job is not None:
+            await asyncio.sleep(50)
+            bench.health.good(asyncio.get_running_loop().time())
+            job = (await bench.redeemer.poll(job)).job
+            count += 1
+        return count
+
+    bench, count = play([reply(200, {"request_id": "r1"}), *[reply(500, {"error": "boom"})] * 20], scenario)
+    assert count == 8
+    assert bench.failure() == "failed"
+
+
+def test_a_reply_cut_short_is_asked_for_again():
+    bench, run = deferred([reply(200, ANSWER[:20], complete=False), reply(200, ANSWER)])
+    assert run.told[0].sign is Sign.BAD
+    assert len(bench.store.outbox(0, 10)) == 1
