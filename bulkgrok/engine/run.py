@@ -137,6 +137,8 @@ class Engine:
             )
             opened = await opening.open()
             self._task = asyncio.create_task(self._whole(opened, stack))
+            if self._aborted:
+                self._task.cancel()
             try:
                 await self._task
             except asyncio.CancelledError:
