@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -84,10 +85,28 @@ def connect(path: Path) -> tuple[apsw.Connection, list[str]]:
     return connection, warnings
 
 
-def connect_read_only(path: Path) -> tuple[apsw.Connection, Path | None]:
-    """Open a checkpoint for reading, without disturbing a runner; return the connection and a folder to remove after.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """A connection that reads, and what must be known of it."""
 
-    Where the folder cannot be written and a log must be read, a private copy is opened.
+    connection: apsw.Connection
+    copied_to: Path | None = None
+    """A folder to remove afterwards."""
+    at_rest: tuple[int, ...] | None = None
+    """The file's marks where it is read without locks, because no runner has it; they must stay what they are."""
+
+
+def marks(path: Path) -> tuple[int, ...]:
+    """Return what changes whenever a file does."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def connect_read_only(path: Path) -> Reader:
+    """Open a checkpoint for reading, without disturbing a runner and without leaving a trace.
+
+    A run that ended in order is read without locks; SQLite would leave files beside it otherwise. Where the folder
+    cannot be written and a log must be read, a private copy is opened.
 
     Raises:
         StorageFailed: It is not there, cannot be read, or is damaged.
@@ -98,7 +117,9 @@ def connect_read_only(path: Path) -> tuple[apsw.Connection, Path | None]:
         msg = f"The checkpoint {path} is not there."
         raise StorageFailed(msg, hint="Name the run directory, or the file that --checkpoint named.")
     try:
-        return _open_to_read(path, "mode=ro"), None
+        if not path.with_name(path.name + "-wal").exists():
+            return _open_at_rest(path)
+        return Reader(connection=_open_to_read(path, "mode=ro"))
     except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.BusyError) as error:
         first = storage_failed(path, error)
     except apsw.Error as error:
@@ -131,16 +152,21 @@ def _refuse_empty(path: Path, *, known: bool) -> None:
         raise StorageFailed(msg, hint="Type the command of the run again.")
 
 
-def _open_copy(path: Path) -> tuple[apsw.Connection, Path | None]:
+def _open_at_rest(path: Path) -> Reader:
+    before = marks(path)
+    return Reader(connection=_open_to_read(path, "mode=ro&immutable=1"), at_rest=before)
+
+
+def _open_copy(path: Path) -> Reader:
     log = path.with_name(path.name + "-wal")
     if _size(log) == 0:
-        return _open_to_read(path, "mode=ro&immutable=1"), None
+        return _open_at_rest(path)
     folder = Path(tempfile.mkdtemp(prefix="bulkgrok-"))
     try:
         copy = folder / "checkpoint.db"
         shutil.copyfile(path, copy)
         shutil.copyfile(log, copy.with_name("checkpoint.db-wal"))
-        return _open_to_read(copy, "mode=ro"), folder
+        return Reader(connection=_open_to_read(copy, "mode=ro"), copied_to=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
-from bulkgrok.checkpoint.connecting import connect, connect_read_only
+from bulkgrok.checkpoint.connecting import connect, connect_read_only, marks
 from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
 from bulkgrok.checkpoint.statements import load
@@ -45,6 +45,7 @@ class SqliteStore(Reading):
         """What a user should know about the place, in words. Filled by `open`."""
         self._read_only = read_only
         self._copied_to: Path | None = None
+        self._at_rest: tuple[int, ...] | None = None
         self._writing: Writing | None = None
         self._broken: StorageFailed | None = None
 
@@ -59,7 +60,8 @@ class SqliteStore(Reading):
         if self._open_connection is not None:
             return
         if self._read_only:
-            self._open_connection, self._copied_to = connect_read_only(self.path)
+            reader = connect_read_only(self.path)
+            self._open_connection, self._copied_to, self._at_rest = reader.connection, reader.copied_to, reader.at_rest
             return
         self._open_connection, self.warnings = connect(self.path)
         self._broken = None
@@ -79,6 +81,15 @@ class SqliteStore(Reading):
         if self._copied_to is not None:
             shutil.rmtree(self._copied_to, ignore_errors=True)
             self._copied_to = None
+
+    def _all(self, statement: str, *parameters: object) -> list[Any]:
+        found = super()._all(statement, *parameters)
+        if self._at_rest is not None:
+            with mapped(self.path):
+                if marks(self.path) != self._at_rest:
+                    msg = f"The checkpoint {self.path} was written to while it was read."
+                    raise StorageFailed(msg, hint="Type the command again.")
+        return found
 
     # Changes
 

@@ -300,6 +300,33 @@ def test_a_reader_cannot_write(path, store):
     reader.close()
 
 
+def test_looking_at_a_run_that_ended_leaves_no_trace(path, store):
+    fill(store, 3)
+    store.close()
+    before = path.read_bytes()
+    reader = read_store(path)
+    assert (reader.totals().succeeded, len(reader.outbox(0, 9))) == (3, 3)
+    reader.close()
+    assert [found.name for found in path.parent.iterdir()] == ["checkpoint.db"]
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_goes_on_under_a_reader_without_locks_is_noticed(path, store):
+    fill(store, 3)
+    store.close()
+    reader = read_store(path)
+    store.open()
+    store.apply([submit(100)])
+    assert reader.totals().submitting == 0
+    store.close()
+    with pytest.raises(StorageFailed, match="while it was read"):
+        reader.totals()
+    reader.close()
+    again = read_store(path)
+    assert again.totals().submitting == 1
+    again.close()
+
+
 def test_a_missing_checkpoint_is_not_made_by_looking_at_it(path):
     with pytest.raises(StorageFailed, match="not there"):
         read_store(path)
