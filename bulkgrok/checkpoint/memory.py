@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bulkgrok.checkpoint.memoryrows import MemoryRow, counts, fail, forget, record, redownload, settled, submit, unclear
 from bulkgrok.checkpoint.tally import TICKS as TICKS_OF_A_DOLLAR
 from bulkgrok.checkpoint.tally import TOKENS, ticks
 from bulkgrok.checkpoint.values import money, token_counts
@@ -36,16 +37,13 @@ from bulkgrok.core.lifecycle import (
     after,
 )
 from bulkgrok.core.model import (
-    Asset,
     Counts,
     Entry,
     Job,
     LedgerEntry,
-    Mode,
     Position,
     Record,
     RequestId,
-    RowError,
     RowSet,
     RunIdentity,
     Settled,
@@ -58,51 +56,10 @@ _BODIES_BYTES: Final = 8 << 20
 
 
 @dataclass(slots=True, kw_only=True)
-class _Row:
-    """All that is known of a row."""
-
-    row: int
-    state: State = State.PENDING
-    digest: bytes = b""
-    line: int | None = None
-    custom_id: str = ""
-    kind: str = ""
-    mode: Mode = Mode.DIRECT
-    model: str = ""
-    posts: int = 0
-    refused: int = 0
-    attempts: int = 0
-    doubts: int = 0
-    losses: int = 0
-    max_usd: float = 0.0
-    request_id: str | None = None
-    submitted_at: float | None = None
-    deadline_at: float | None = None
-    completed_at: float | None = None
-    status_code: int | None = None
-    answered: bool = False
-    body: bytes | None = None
-    """The answer, or the reply that refused."""
-    seq: int = 0
-    cost_usd: float | None = None
-    spent_usd: tuple[float, ...] = ()
-    """What answers cost that were replaced."""
-    usage: bytes | None = None
-    tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
-    assets: tuple[Asset, ...] = ()
-    error: RowError | None = None
-
-    @property
-    def stands(self) -> bool:
-        """Whether the state stands on a request: one under way, accepted or answered."""
-        return self.state in {State.SUBMITTING, *_BILLED_STATES} or (self.state is State.FAILED and self.answered)
-
-
-@dataclass(slots=True, kw_only=True)
 class _Data:
     """What a transaction changes."""
 
-    rows: dict[int, _Row] = field(default_factory=dict)
+    rows: dict[int, MemoryRow] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
     seq: int = 0
 
@@ -157,7 +114,7 @@ class MemoryStore:
     def _apply(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm a change
         number = change_row(change)
         known = number in self._data.rows
-        found = self._data.rows.get(number) or _Row(row=number)
+        found = self._data.rows.get(number) or MemoryRow(row=number)
         try:
             state = after(found.state, type(change))
         except ValueError as error:
@@ -165,7 +122,7 @@ class MemoryStore:
             raise ValueError(msg) from None
         match change:
             case Submit():
-                _submit(found, change)
+                submit(found, change)
             case Unsent():
                 found.refused += 1
             case Refuse():
@@ -191,15 +148,15 @@ class MemoryStore:
                 found.seq, found.model, found.cost_usd = self._data.seq, change.model, money(change.cost_usd)
                 found.usage, found.tokens, found.assets = change.usage, token_counts(change.tokens), change.assets
             case Fail():
-                _fail(found, change, known=known)
+                fail(found, change, known=known)
             case Retry():
                 self._retry(found, change)
             case Redownload():
-                _redownload(found)
+                redownload(found)
         found.state = state
         self._data.rows[number] = found
 
-    def _enter(self, found: _Row, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
+    def _enter(self, found: MemoryRow, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
         self._data.ledger.append(
             LedgerEntry(
                 row=found.row,
@@ -213,20 +170,20 @@ class MemoryStore:
             )
         )
 
-    def _close_job(self, found: _Row, change: Lose | Expire | JobFailed) -> None:
+    def _close_job(self, found: MemoryRow, change: Lose | Expire | JobFailed) -> None:
         entry = {Lose: Entry.LOST, Expire: Entry.EXPIRED, JobFailed: Entry.JOB_FAILED}[type(change)]
         self._enter(found, change.at, entry, change.reason)
         found.losses += isinstance(change, Lose)
         found.attempts += isinstance(change, JobFailed)
         found.answered, found.body = False, None
 
-    def _retry(self, found: _Row, change: Retry) -> None:
+    def _retry(self, found: MemoryRow, change: Retry) -> None:
         if found.answered:
             self._enter(found, change.at, Entry.REPLACED, "asked for again", found.cost_usd)
         if found.cost_usd is not None:
             found.spent_usd += (found.cost_usd,)
         found.attempts = found.doubts = found.losses = 0
-        _forget(found)
+        forget(found)
         found.answered, found.body, found.request_id = False, None, None
         found.completed_at = found.status_code = None
 
@@ -244,7 +201,7 @@ class MemoryStore:
 
     def waiting(self) -> dict[int, Counts]:
         """Rows that are pending and were begun before, with their counts."""
-        return {found.row: _counts(found) for found in self._rows(State.PENDING)}
+        return {found.row: counts(found) for found in self._rows(State.PENDING)}
 
     def jobs(self) -> Iterator[Job]:
         """Accepted requests, earliest deadline first."""
@@ -268,27 +225,12 @@ class MemoryStore:
         found = self._data.rows[row]
         if not found.answered or found.body is None:
             raise KeyError(row)
-        return Record(
-            row=row,
-            line=found.line,
-            custom_id=found.custom_id,
-            kind=found.kind,
-            mode=found.mode,
-            model=found.model,
-            attempts=found.posts,
-            counted=found.attempts,
-            submitted_at=found.submitted_at or 0.0,
-            completed_at=found.completed_at or 0.0,
-            request_id=found.request_id,
-            status_code=found.status_code or 0,
-            raw=found.body,
-            max_usd=found.max_usd,
-        )
+        return record(found)
 
     def counts(self, row: int) -> Counts:
         """The durable counts of a row. KeyError if it was never begun."""
         self._check_open()
-        return _counts(self._data.rows[row])
+        return counts(self._data.rows[row])
 
     # Outbox
 
@@ -297,23 +239,23 @@ class MemoryStore:
         waiting = sorted(
             (found for found in self._rows(State.SUCCEEDED) if found.seq > after), key=lambda each: each.seq
         )
-        settled, size = list[Settled](), 0
+        page, size = list[Settled](), 0
         for found in waiting[:limit]:
-            settled.append(_settled(found))
+            page.append(settled(found))
             size += len(found.body or b"")
             if size >= _BODIES_BYTES:
                 break
-        return settled
+        return page
 
     def failures(self) -> Iterator[Settled]:
         """The rows that are failed now, in row order (their seq is 0)."""
-        return iter([_settled(found) for found in self._rows(State.FAILED)])
+        return iter([settled(found) for found in self._rows(State.FAILED)])
 
     def outcome(self, row: int) -> Settled | None:
         """The outcome of one row, if it has one."""
         self._check_open()
         found = self._data.rows.get(row)
-        return None if found is None or found.state < State.SUCCEEDED else _settled(found)
+        return None if found is None or found.state < State.SUCCEEDED else settled(found)
 
     def position(self, sink: str) -> Position | None:
         """How far the named sink got; None for a new one."""
@@ -369,13 +311,13 @@ class MemoryStore:
     def pending_doubts(self) -> list[LedgerEntry]:
         """Requests of a run that is not running: intents without an outcome, as they would enter the ledger."""
         reason = "the process ended before a reply was recorded"
-        return [_unclear(found, reason) for found in self._rows(State.SUBMITTING)]
+        return [unclear(found, reason) for found in self._rows(State.SUBMITTING)]
 
     def unexplained(self) -> list[LedgerEntry]:
         """Rows whose POSTs do not add up to refusals, ledger entries and the present state."""
         closed = [entry.row for entry in self._data.ledger]
         return [
-            _unclear(found, f"{found.posts} requests do not add up")
+            unclear(found, f"{found.posts} requests do not add up")
             for found in self._rows()
             if found.posts != found.refused + closed.count(found.row) + found.stands
         ]
@@ -402,7 +344,7 @@ class MemoryStore:
         self._check_open()
         return json.loads(self._facts[key]) if key in self._facts else None
 
-    def _rows(self, state: State | None = None) -> list[_Row]:
+    def _rows(self, state: State | None = None) -> list[MemoryRow]:
         self._check_open()
         rows = self._data.rows
         return [rows[row] for row in sorted(rows) if state is None or rows[row].state is state]
@@ -411,81 +353,3 @@ class MemoryStore:
 def change_row(change: Change) -> int:
     """Return the row that a change is about."""
     return change.item.row if isinstance(change, Submit) else change.row
-
-
-def _forget(found: _Row) -> None:
-    """Forget an outcome."""
-    found.cost_usd, found.usage, found.assets, found.error = None, None, (), None
-
-
-def _submit(found: _Row, change: Submit) -> None:
-    if change.attempt != found.posts + 1:
-        msg = f"row {found.row}: attempt {change.attempt} does not follow {found.posts} posts"
-        raise ValueError(msg)
-    item = change.item
-    _forget(found)
-    found.digest, found.line, found.custom_id, found.kind = item.digest, item.line, item.custom_id, item.kind
-    found.mode, found.model, found.max_usd = item.mode, item.model, money(item.max_usd) or 0.0
-    found.posts, found.submitted_at = change.attempt, change.at
-    found.request_id = found.deadline_at = found.completed_at = found.status_code = None
-
-
-def _fail(found: _Row, change: Fail, *, known: bool) -> None:
-    if change.line is not None or change.error.line is not None:
-        found.line = change.line if change.line is not None else change.error.line
-    if not found.answered:
-        found.body, found.completed_at, found.status_code = change.reply, change.at, change.error.status_code
-        if change.digest or not known:
-            found.custom_id, found.kind, found.mode = change.custom_id, change.kind, Mode(change.mode)
-            found.model, found.digest = change.model, change.digest
-    found.request_id = change.request_id if change.request_id is not None else found.request_id
-    found.cost_usd, found.usage, found.assets = money(change.cost_usd), change.usage, change.assets
-    found.error = replace(change.error, line=found.line)
-
-
-def _redownload(found: _Row) -> None:
-    if not found.answered:
-        msg = f"row {found.row}: there is no answer whose files could be downloaded again"
-        raise ValueError(msg)
-    _forget(found)
-
-
-def _counts(found: _Row) -> Counts:
-    return Counts(
-        posts=found.posts, attempts=found.attempts, doubts=found.doubts, losses=found.losses, digest=found.digest
-    )
-
-
-def _settled(found: _Row) -> Settled:
-    return Settled(
-        seq=found.seq,
-        row=found.row,
-        line=found.line,
-        custom_id=found.custom_id,
-        kind=found.kind,
-        mode=found.mode,
-        model=found.model,
-        attempts=found.posts,
-        submitted_at=found.submitted_at,
-        completed_at=found.completed_at,
-        request_id=found.request_id,
-        status_code=found.status_code,
-        body=found.body,
-        cost_usd=found.cost_usd,
-        usage=found.usage,
-        assets=found.assets,
-        error=None if found.error is None else replace(found.error, line=found.line),
-    )
-
-
-def _unclear(found: _Row, reason: str) -> LedgerEntry:
-    return LedgerEntry(
-        row=found.row,
-        custom_id=found.custom_id,
-        attempt=found.posts,
-        at=found.submitted_at or 0.0,
-        entry=Entry.IN_DOUBT,
-        reason=reason,
-        max_usd=found.max_usd,
-        request_id=found.request_id,
-    )
