@@ -250,6 +250,11 @@ class RunFacts(Protocol):
 class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
     """One run's checkpoint. Opened by its constructor's caller, used from one thread at a time."""
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the user should know about the place, once it is open."""
+        ...
+
     def open(self) -> None:
         """Create or open; verify version, integrity after a crash and every durability setting.
 

@@ -219,6 +219,8 @@ class Opening:
             await self._offload(self._remove_simulated, assets)
             store, committer = await self._start()
         self._stack.push_async_callback(committer.close)
+        for warning in store.warnings:
+            self._say(f"note: {warning}")
         return store, committer
 
     async def _start(self) -> tuple[Store, Committer]:
