@@ -41,6 +41,8 @@ class Sign(Enum):
     """A usable reply, whatever it said."""
     MISSING = "missing"
     """A 404 to a poll: the API is there, but it does not prove that all is well with this account."""
+    THERE = "there"
+    """A control request got through, which proves nothing about the billable ones."""
     BAD = "bad"
     """No connection, dropped, or a 5xx."""
     THROTTLED = "throttled"

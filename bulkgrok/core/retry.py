@@ -92,6 +92,7 @@ class Health:
         self._probes = 0
         self.last_good_at: float | None = None
         self.last_answer_at: float | None = None
+        self.last_control_at: float | None = None
         self.outage_since: float | None = None
         self.next_probe_at = 0.0
         self.reason = ""
@@ -128,9 +129,18 @@ class Health:
         self._probes += 1
         self.next_probe_at = now + min(PROBE_EVERY_S, 2.0**self._probes)
 
+    def there(self, now: float) -> None:
+        """Note that a control request got through: host and key are well, which ends no outage of what is billable."""
+        self.last_good_at = self.last_control_at = now
+
     def answered_since(self, moment: float) -> bool:
-        """Whether any request was answered after `moment`."""
+        """Whether any billable request or poll was answered after `moment`."""
         return self.last_answer_at is not None and self.last_answer_at > moment
+
+    def well_since(self, moment: float) -> bool:
+        """Whether any request was answered after `moment`, a control request included."""
+        control = self.last_control_at is not None and self.last_control_at > moment
+        return control or self.answered_since(moment)
 
     def ends_run_at(self) -> float | None:
         """When an outage that lasts ends the run; None while there is none."""

@@ -195,7 +195,9 @@ class Conductor:
             raise self._template_error(failed)
 
     async def _read_again(self, rows: set[int]) -> None:
-        left = set(rows)
+        left = {row for row in rows if self._limit is None or row < self._limit}
+        if not left:
+            return
         async for chunk in self._source.chunks(again=True):
             for raw in chunk:
                 if raw.row in left:

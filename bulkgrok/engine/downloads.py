@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Asset, AssetRef, Code, Reply, RequestId, Settled
 from bulkgrok.core.ports import Checkpoint, Kind, Store, Transport
 from bulkgrok.dispatch.assets import AssetDownloader, Downloaded
@@ -58,6 +57,9 @@ class Downloads:
         self._failed = failed
         self._rows: asyncio.Queue[int] = asyncio.Queue()
         self.open = 0
+        """Rows that wait for files."""
+        self.mending = False
+        """Whether missing files are looked for."""
 
     def add(self, row: int) -> None:
         """Queue a redeemed row."""
@@ -70,7 +72,7 @@ class Downloads:
             row = await self._rows.get()
             try:
                 await self._fetch(row)
-            except BulkgrokError as error:
+            except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
                 self._failed(error)
                 return
             finally:
@@ -78,7 +80,7 @@ class Downloads:
                 self._settled()
 
     async def mend(self) -> None:
-        """Download files of succeeded rows again that are no longer there. `open` was raised for it by the caller."""
+        """Download files of succeeded rows again that are no longer there."""
         try:
             after = 0
             if not await self._checkpoint.call(self._store.recall, _NOTE):
@@ -88,10 +90,10 @@ class Downloads:
                 for settled in batch:
                     if settled.assets and not all(map(self._is_there, settled.assets)):
                         await self._mend(settled)
-        except BulkgrokError as error:
+        except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
             self._failed(error)
         finally:
-            self.open -= 1
+            self.mending = False
             self._settled()
 
     def _is_there(self, asset: Asset) -> bool:

@@ -6,8 +6,9 @@ and the outbox is replayed from there. There is no other way into an output file
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -59,9 +60,30 @@ class Projector:
         self._rebase = rebase
         self._stored: Position | None = None
         self._cursor = 0
+        self._at_work = asyncio.Lock()
 
     async def restore(self) -> None:
         """Bring the output back to its stored position, or to its beginning where it is missing or damaged."""
+        await self._whole(self._restore())
+
+    async def catch_up(self) -> None:
+        """Write everything that is committed and not yet written."""
+        await self._whole(self._catch_up())
+
+    async def finish(self, *, complete: bool) -> None:
+        """Write the rest and close what is open; `complete` tells that every row has its outcome."""
+        await self._whole(self._finish(complete=complete))
+
+    async def _whole(self, step: Coroutine[None, None, None]) -> None:
+        """Carry out a step to its end even if its caller is cancelled: a sink is never written by two steps at once."""
+
+        async def alone() -> None:
+            async with self._at_work:
+                await step
+
+        await asyncio.shield(asyncio.ensure_future(alone()))
+
+    async def _restore(self) -> None:
         await self._rewind(await self._checkpoint.call(self._store.position, self._sink.name))
 
     async def _rewind(self, position: Position | None) -> None:
@@ -69,8 +91,7 @@ class Projector:
         await self._advance(restored)
         self._cursor = restored.seq
 
-    async def catch_up(self) -> None:
-        """Write everything that is committed and not yet written."""
+    async def _catch_up(self) -> None:
         while batch := await self._checkpoint.call(self._store.outbox, self._cursor, _BATCH):
             if not self._sink.appendable and self._stored is not None and self._stored.seq > 0:
                 await self._rewind(None)
@@ -82,9 +103,8 @@ class Projector:
             failpoints.hit("sink.written")
             await self._advance(await self._offload(self._sink.commit))
 
-    async def finish(self, *, complete: bool) -> None:
-        """Write the rest and close what is open; `complete` tells that every row has its outcome."""
-        await self.catch_up()
+    async def _finish(self, *, complete: bool) -> None:
+        await self._catch_up()
 
         def finish() -> Position:
             return self._sink.finish(complete=complete)

@@ -7,6 +7,7 @@ Order at the end: workers, downloads, sinks, errors file, checkpoint, lock. A st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -90,6 +91,7 @@ class Engine:
         self._error: BulkgrokError | None = None
         self._crash: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
+        self._worked = asyncio.Event()
         self._aborted = False
 
     @property
@@ -204,8 +206,8 @@ class Engine:
     async def _work_until_done(self, opened: OpenRun, stages: Stages, projector: Projector) -> None:
         if self._drained is not None:
             self._halt()
+        projecting = asyncio.create_task(self._project(opened, projector))
         side = [
-            asyncio.create_task(self._project(opened, projector)),
             asyncio.create_task(self._tick(stages)),
             *(asyncio.create_task(work()) for work in stages.side_work),
         ]
@@ -218,10 +220,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
                 self._stop(error)
             await asyncio.gather(*workers)
+            self._worked.set()
+            await projecting
         finally:
-            for task in (*side, *workers):
+            for task in (projecting, *side, *workers):
                 task.cancel()
-            await asyncio.gather(*side, *workers, return_exceptions=True)
+            await asyncio.gather(projecting, *side, *workers, return_exceptions=True)
 
     async def _work(self, stages: Stages) -> None:
         while (action := await stages.scheduler.next()) is not None:
@@ -250,15 +254,16 @@ class Engine:
                     return Feedback(sign=Sign.GOOD, stop=stages.account.stop)
                 if standing is Standing.UNKNOWN:
                     return Feedback(sign=Sign.BAD, reason=stages.health.reason)
-                return Feedback(sign=Sign.GOOD)
+                return Feedback(sign=Sign.THERE)
 
     async def _project(self, opened: OpenRun, projector: Projector) -> None:
         """Keep the output up to date while the run goes on."""
         try:
-            while True:
+            while not self._worked.is_set():
                 await projector.catch_up()
                 await self._give_failures(opened)
-                await asyncio.sleep(_TICK_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._worked.wait(), _TICK_S)
         except BulkgrokError as error:
             self._stop(error)
         except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
@@ -272,12 +277,15 @@ class Engine:
     async def _tick(self, stages: Stages) -> None:
         """Keep the counters and status.json fresh, and end an outage that lasts too long."""
         ticks = 0
-        while True:
-            self._observe(stages)
-            if ticks % _STATUS_TICKS == 0:
-                self._write_status(None)
-            ticks += 1
-            await asyncio.sleep(_TICK_S)
+        try:
+            while True:
+                self._observe(stages)
+                if ticks % _STATUS_TICKS == 0:
+                    self._write_status(None)
+                ticks += 1
+                await asyncio.sleep(_TICK_S)
+        except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
+            self._crashed(error)
 
     def _write_status(self, report: Report | None) -> None:
         write_status(
@@ -291,8 +299,8 @@ class Engine:
     def _observe(self, stages: Stages) -> None:
         progress, scheduler, health = self.progress, stages.scheduler, stages.health
         progress.in_flight = scheduler.in_flight
-        progress.outstanding = scheduler.outstanding + stages.conductor.settling
-        progress.downloads = stages.conductor.settling
+        progress.outstanding = scheduler.outstanding + stages.unsettled()
+        progress.downloads = stages.downloading()
         progress.throttled = scheduler.throttled
         progress.next_deadline_at = scheduler.next_deadline_at
         now, ends_at = self._clock.monotonic(), health.ends_run_at()
@@ -306,9 +314,8 @@ class Engine:
             if progress.state != "outage":
                 self._events("outage.began", reason=health.reason)
             progress.state = "outage"
-            progress.note = (
-                f"the API does not answer ({health.reason}); giving up in {duration(max(0.0, ends_at - now))}"
-            )
+            until = time.strftime("%H:%M", time.localtime(self._clock.wall() + max(0.0, ends_at - now)))
+            progress.note = f"the API does not answer ({health.reason}); gives up at {until}"
             if now >= ends_at and scheduler.waiting == 0:
                 self._stop(self._unavailable(health.reason, now - (health.outage_since or now)))
 
@@ -346,7 +353,7 @@ class Engine:
     def _left(self, store: Store) -> tuple[int | None, int]:
         """Return (pending rows that are covered, None if not known; rows on their way)."""
         totals = store.totals()
-        outstanding = totals.accepted + totals.redeemed + totals.submitting
+        outstanding = totals.accepted + totals.redeemed
         if self.progress.rows is None:
             return None, outstanding
         if self.config.limit is None:
@@ -412,7 +419,7 @@ class Engine:
             pending=pending,
             outstanding=outstanding,
             failed_by_code=totals.failed_by_code,
-            in_doubt=totals.in_doubt,
+            in_doubt=totals.in_doubt + totals.submitting,
             lost=totals.lost,
             cost_usd=totals.cost_usd,
             tokens=totals.tokens,

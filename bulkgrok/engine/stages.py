@@ -12,7 +12,6 @@ import orjson
 
 from bulkgrok import kinds
 from bulkgrok.config import RunConfig
-from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Progress, Record, Totals, Unusable
 from bulkgrok.core.ports import Clock, Events, Transport
 from bulkgrok.core.retry import Health, RowPolicy
@@ -69,6 +68,10 @@ class Stages:
     redeemer: Redeemer
     settler: Settler
     conductor: Conductor
+    unsettled: Callable[[], int]
+    """Redeemed rows that are not settled yet."""
+    downloading: Callable[[], int]
+    """Those of them that wait for files."""
     side_work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     note_stopped_alike: bool = False
 
@@ -144,6 +147,8 @@ class Building:
             redeemer=redeemer,
             settler=settler,
             conductor=conductor,
+            unsettled=lambda: self._unsettled + self._downloading_rows(),
+            downloading=self._downloading_rows,
         )
         await self._resume(stages)
         return stages
@@ -152,7 +157,8 @@ class Building:
         """Poll what was accepted before, settle what was redeemed."""
         committer, store = self._opened.committer, self._opened.store
         for job in await committer.call(lambda: list(store.jobs())):
-            stages.scheduler.watch(job, delay_s=self._jitter())
+            # At once, and polls go first: what is ready is fetched before a POST can be refused and end the run.
+            stages.scheduler.watch(job, delay_s=0.0)
         redeemed = await committer.call(store.redeemed)
         self._unsettled = len(redeemed)
 
@@ -162,18 +168,22 @@ class Building:
                     await stages.settler.redeemed(row)
                     self._unsettled -= 1
                     stages.conductor.changed()
-            except BulkgrokError as error:
+            except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
                 self._stop(error)
 
         if redeemed:
             stages.side_work.append(settle)
         if (downloads := self._downloads) is not None:
             stages.side_work += [downloads.work] * AT_ONCE
-            downloads.open += 1
+            downloads.mending = True
             stages.side_work.append(downloads.mend)
 
     def _settling(self) -> int:
-        return self._unsettled + (self._downloads.open if self._downloads is not None else 0)
+        mending = self._downloads is not None and self._downloads.mending
+        return self._unsettled + self._downloading_rows() + mending
+
+    def _downloading_rows(self) -> int:
+        return self._downloads.open if self._downloads is not None else 0
 
     def _again(self, row: int) -> None:
         if self._conductor is not None:

@@ -36,6 +36,11 @@ class Limits:
         self._tokens = _bucket(tpm / 60.0, _TOKEN_BURST_S) if tpm else None
         self._owed = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self._requests is not None or self._tokens is not None
+
     async def acquire(self, tokens: int) -> None:
         """Wait until a request that takes about so many tokens may go."""
         if self._requests is not None:

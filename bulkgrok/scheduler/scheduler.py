@@ -3,7 +3,8 @@
 Law: `_choose` decides, synchronously; `next` waits for what it decided. Rules, in order:
 
 1. never more than `concurrency` actions are out at once, and fewer after a 429 (the window halves, then grows again);
-2. in an outage only probes go out: by turns a poll, where a job waits, and `GET /v1/api-key`; both are free;
+2. in an outage only probes go out, one at a time: a poll or `GET /v1/api-key`, which are free, and once that got
+   through a single row;
 3. a pause after a 429 holds for everybody;
 4. due polls go before new work, the earliest deadline first: they free what is already paid for;
 5. then rows whose back-off has ended, then new ones; deferred ones only while fewer than `max_outstanding` wait;
@@ -77,7 +78,10 @@ class Scheduler:
         self._closed = False
         self._stopped = False
         self._probe: Action | None = None
-        self._poll_probed = False
+        self._turn = 0
+        self._control_through = False
+        self._sending_deferred = 0
+        self._halt: asyncio.Future[None] | None = None
         self.in_flight = 0
         self.outstanding = 0
         self.throttled = 0
@@ -137,6 +141,8 @@ class Scheduler:
         """Hand out nothing more: `next` returns None at once."""
         self._stopped = True
         self._wake.set()
+        if self._halt is not None and not self._halt.done():
+            self._halt.set_result(None)
 
     # What goes out
 
@@ -154,23 +160,42 @@ class Scheduler:
                 if action is None:
                     await self._sleep_until(at)
                     continue
-                self.in_flight += 1
+                self._count(action, 1)
                 if await self._admitted(action):
                     return action
+
+    def _count(self, action: Action, change: int) -> None:
+        """Count an action that goes out (1) or comes back (-1)."""
+        self.in_flight += change
+        if isinstance(action, Send) and action.work.item.mode is Mode.DEFERRED:
+            self._sending_deferred += change
+        if change < 0 and action is self._probe:
+            self._probe = None
 
     async def _admitted(self, action: Action) -> bool:
         """Wait for the rate limits; take the action back if the world changed meanwhile."""
         if isinstance(action, Probe):
             return True
-        try:
-            await self._limits.acquire(action.work.item.tokens if isinstance(action, Send) else 0)
-        except BaseException:
-            self._undo(action)
-            raise
+        if self._limits.limited:
+            try:
+                await self._acquire(action.work.item.tokens if isinstance(action, Send) else 0)
+            except BaseException:
+                self._undo(action)
+                raise
         if self._stopped or (self._clock.monotonic() < self._brake.until and action is not self._probe):
             self._undo(action)
             return False
         return True
+
+    async def _acquire(self, tokens: int) -> None:
+        """Wait for the rate limits, or for `stop`."""
+        if self._halt is None:
+            self._halt = asyncio.get_running_loop().create_future()
+        acquiring = asyncio.ensure_future(self._limits.acquire(tokens))
+        try:
+            await asyncio.wait({acquiring, self._halt}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            acquiring.cancel()
 
     def _choose(self, now: float) -> tuple[Action | None, float]:
         """Return what may go now, or None and the monotonic time at which to look again (or be woken before)."""
@@ -197,9 +222,12 @@ class Scheduler:
         return None, wake_at
 
     def _choose_work(self, now: float) -> Work | None:
-        room = self.outstanding < self._max_outstanding
-        if self._retries and self._retries[0][0] <= now and (room or self._retries[0][2].item.mode is Mode.DIRECT):
-            return heappop(self._retries)[2]
+        room = self.outstanding + self._sending_deferred < self._max_outstanding
+        while self._retries and self._retries[0][0] <= now:
+            work = heappop(self._retries)[2]
+            if room or work.item.mode is Mode.DIRECT:
+                return work
+            self._deferred.appendleft(work)
         if self._direct:
             return self._direct.popleft()
         if self._deferred and room:
@@ -214,17 +242,36 @@ class Scheduler:
         if now < self.health.next_probe_at:
             return None, self.health.next_probe_at
         self.health.probing(now)
-        heap = self._due or self._sleeping
-        # Every second probe asks something else: a job that alone gets a 5xx must not look like an outage for ever.
-        self._poll_probed = bool(heap) and not self._poll_probed
-        self._probe = Poll(job=heappop(heap)[2]) if self._poll_probed else Probe()
+        self._probe = self._probe_of(self._turn)
+        self._turn += 1
         return self._probe, now
+
+    def _probe_of(self, turn: int) -> Action:
+        """Choose the n-th probe of an outage.
+
+        Polls and control requests take turns: a job that alone gets a 5xx must not look like an outage for ever. A
+        POST goes out only after a control request got through, or, for an API without one, every eighth time.
+        """
+        heap = self._due or self._sleeping
+        if heap and turn % 2 == 0:
+            return Poll(job=heappop(heap)[2])
+        if (self._control_through or turn % 8 == 7) and (work := self._any_work()) is not None:
+            self._control_through = False
+            return Send(work=work)
+        return Probe()
+
+    def _any_work(self) -> Work | None:
+        """Take a row that waits to be sent, whatever it waits for."""
+        if self._retries:
+            return heappop(self._retries)[2]
+        for queue in (self._direct, self._deferred, self._last):
+            if queue:
+                return queue.popleft()
+        return None
 
     def _undo(self, action: Action) -> None:
         """Put an action back that was chosen and not handed out."""
-        self.in_flight -= 1
-        if action is self._probe:
-            self._probe = None
+        self._count(action, -1)
         if isinstance(action, Send):
             self._tie += 1
             heappush(self._retries, (0.0, self._tie, action.work))
@@ -250,9 +297,7 @@ class Scheduler:
     def report(self, action: Action, feedback: Feedback) -> None:
         """Take back an action with what became of it."""
         now = self._clock.monotonic()
-        if action is self._probe:
-            self._probe = None
-        self.in_flight -= 1
+        self._count(action, -1)
         self._note_sign(feedback, now)
         if isinstance(action, Send):
             if feedback.tokens is not None:
@@ -280,6 +325,9 @@ class Scheduler:
                 self.throttled += 1
                 if self._brake.throttled(now, feedback.retry_after_s, jitter=self._jitter()):
                     self._window = max(1.0, self._window / 2.0)
+            case Sign.THERE:
+                self.health.there(now)
+                self._control_through = True
             case Sign.BAD:
                 self.health.bad(now, feedback.reason)
 
