@@ -111,6 +111,12 @@ class MemoryStore:
             msg = "The checkpoint is not open."
             raise StorageFailed(msg)
 
+    def _refuse_repeated(self, number: int, change: Accept) -> None:
+        for other in self._data.rows.values():
+            if other.row != number and other.request_id == change.request_id and other.deadline_at is not None:
+                msg = f"row {number}: the request id {change.request_id!r} is that of row {other.row}"
+                raise ValueError(msg)
+
     def _apply(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm a change
         number = change_row(change)
         known = number in self._data.rows
@@ -136,6 +142,7 @@ class MemoryStore:
                 found.attempts += 1
                 self._enter(found, change.at, Entry.IN_DOUBT, change.reason)
             case Accept():
+                self._refuse_repeated(number, change)
                 found.request_id, found.deadline_at = change.request_id, change.deadline_at
             case Redeem():
                 found.answered, found.body, found.completed_at = True, change.raw, change.at

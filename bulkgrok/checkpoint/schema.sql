@@ -46,6 +46,10 @@ CREATE INDEX item_open ON item (state) WHERE state <> 4
 -- name: item_deadline
 CREATE INDEX item_deadline ON item (deadline_at) WHERE state = 2
 
+-- name: item_receipt
+-- One poller an id: a server that repeats one would have a row be given another row's answer.
+CREATE UNIQUE INDEX item_receipt ON item (request_id) WHERE deadline_at IS NOT NULL
+
 -- name: item_seq
 CREATE UNIQUE INDEX item_seq ON item (seq) WHERE seq IS NOT NULL
 

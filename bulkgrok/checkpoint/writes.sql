@@ -21,6 +21,9 @@ UPDATE item SET state = 0, refused = refused + ?, attempts = attempts + ? WHERE 
 -- name: doubt
 UPDATE item SET state = 0, doubts = doubts + 1, attempts = attempts + 1 WHERE row = ? AND state = ?
 
+-- name: holder
+SELECT row FROM item WHERE request_id = ? AND deadline_at IS NOT NULL AND row <> ?
+
 -- name: accept
 UPDATE item SET state = 2, request_id = ?, deadline_at = ? WHERE row = ? AND state = ?
 

@@ -182,7 +182,12 @@ class Writing:
         self._enter(change.row, change.at, Entry.IN_DOUBT, change.reason)
 
     def _accept(self, change: Accept) -> None:
-        self._move(change, change.row, "accept", stored_text(change.request_id), change.deadline_at)
+        request_id = stored_text(change.request_id)
+        holder = self._execute(_SQL["holder"], (request_id, change.row)).fetchone()
+        if holder is not None:
+            msg = f"row {change.row}: the request id {change.request_id!r} is that of row {holder[0]}"
+            raise ValueError(msg)
+        self._move(change, change.row, "accept", request_id, change.deadline_at)
 
     # An answer
 

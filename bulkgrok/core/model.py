@@ -137,6 +137,10 @@ class Job:
     """404s in a row."""
     missing_since: float = 0.0
     """Monotonic time of the first of them."""
+    overdue: int = 0
+    """Polls after the deadline that told nothing, in a row."""
+    overdue_since: float = 0.0
+    """Monotonic time of the first of them."""
     errors: int = 0
     """5xx for this id alone, in a row."""
     errors_since: float = 0.0

@@ -146,7 +146,8 @@ class ChangeLog(Protocol):
 
         Raises:
             StorageFailed: The disk refused; nothing was applied.
-            ValueError: The lifecycle table does not allow one of them; nothing was applied.
+            ValueError: The lifecycle table does not allow one of them, or a receipt names an id that another row was
+                given; nothing was applied.
         """
         ...
 

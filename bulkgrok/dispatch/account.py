@@ -8,10 +8,11 @@ Law: a rejection is committed as a row's failure only when it cannot be the acco
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
 from typing import Final
 
-from bulkgrok.core.errors import StoppedByApi
+from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, StoppedByApi
 from bulkgrok.core.lifecycle import Fail
 from bulkgrok.core.model import Mode, Progress, Reply
 from bulkgrok.core.ports import Checkpoint, Transport
@@ -19,6 +20,7 @@ from bulkgrok.core.retry import FirstRejections
 from bulkgrok.core.verdict import Rejected, Stop, api_error, judge_post
 
 _IN_A_ROW: Final = 3
+_ASKED_AFTER_S: Final = (0.0, 1.0, 4.0, 15.0, 30.0)
 _FLAGS: Final = (b'"team_blocked":true', b'"api_key_blocked":true', b'"api_key_disabled":true')
 
 
@@ -98,21 +100,35 @@ class Rejections:
         if not account_question:
             return await self._take([fail])
         self._questioned.append(fail)
-        return await self._ask() if len(self._questioned) >= _IN_A_ROW else None
+        return await self._ask() if len(self._questioned) % _IN_A_ROW == 0 else None
 
-    async def other(self) -> None:
-        """Note that a request was accepted or answered: what was held back are rows' failures."""
+    async def other(self, submitted_at: float) -> None:
+        """Note that a request was accepted or answered, and when it was sent (UNIX seconds).
+
+        What was held back before that are rows' failures: the account is well. An answer to what was sent before a
+        403 came says nothing about it.
+        """
         if self._questioned or self._first.armed:
-            held, self._questioned = self._questioned, []
-            await self._commit([*self._first.release(), *held])
+            cleared = [fail for fail in self._questioned if fail.at < submitted_at]
+            self._questioned = [fail for fail in self._questioned if fail.at >= submitted_at]
+            await self._commit([*self._first.release(), *cleared])
 
-    async def finish(self) -> StoppedByApi | None:
-        """Settle what is held back, at the end of the input."""
-        if self._questioned and (stop := await self._ask()) is not None:
-            return stop
+    async def finish(self) -> BulkgrokError | None:
+        """Settle what is held back, when nothing else is left to be sent."""
+        for delay_s in _ASKED_AFTER_S:
+            if not self._questioned:
+                break
+            await asyncio.sleep(delay_s)
+            if (stop := await self._ask()) is not None:
+                return stop
+        if self._questioned:
+            return ApiUnavailable(
+                f"{len(self._questioned)} rows were refused with 403, and GET /v1/api-key does not tell if the key "
+                "is well. Nothing was billed for them; they stay pending.",
+                hint="Type the same command again later.",
+            )
         if not self._first.full:
-            held, self._questioned = self._questioned, []
-            await self._commit([*self._first.release(), *held])
+            await self._commit(self._first.release())
         return None
 
     async def _ask(self) -> StoppedByApi | None:

@@ -102,7 +102,7 @@ class Redeemer:
             case Missing(message=message):
                 return await self._missing(job, message, final=self._is_final(job, exchange, asked_at))
             case ServerError():
-                return await self._server_error(job, verdict)
+                return await self._server_error(job, verdict, final=self._is_final(job, exchange, asked_at))
             case JobRefused():
                 return await self._job_refused(job, verdict)
             case Stop(status=status, message=message):
@@ -134,6 +134,8 @@ class Redeemer:
         return Feedback(sign=Sign.GOOD)
 
     async def _pending(self, job: Job, pending: Pending, *, final: bool) -> Feedback:
+        if final and not pending.served and self._is_overdue(job):
+            return await self._expire(job, pending.reason or "no poll after its deadline was answered")
         if pending.throttled:
             return Feedback(sign=Sign.THROTTLED, job=job, retry_after_s=pending.retry_after_s, reason=pending.reason)
         if not pending.served:
@@ -142,6 +144,14 @@ class Redeemer:
             return await self._expire(job, "still not ready when its time was over")
         delay = min(pending.retry_after_s, 60.0) if pending.retry_after_s else None
         return Feedback(sign=Sign.GOOD, job=job, delay_s=delay)
+
+    def _is_overdue(self, job: Job) -> bool:
+        """Count a poll after the deadline that told nothing; return whether it was the last that is worth it."""
+        now = self._clock.monotonic()
+        if job.overdue == 0:
+            job.overdue_since = now
+        job.overdue += 1
+        return job.overdue >= _ERROR_TIMES and self._health.well_since(job.overdue_since)
 
     async def _missing(self, job: Job, message: str, *, final: bool) -> Feedback:
         if final:
@@ -152,7 +162,7 @@ class Redeemer:
         waited = now - job.missing_since
         if waited < _MISSING_APART_S:
             return Feedback(sign=Sign.MISSING, job=job, delay_s=_MISSING_APART_S - waited + self._jitter() / 4)
-        if not self._health.answered_since(job.missing_since):
+        if not self._health.well_since(job.missing_since):
             standing = await self._account.standing()
             if standing is Standing.BAD:
                 return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
@@ -179,13 +189,15 @@ class Redeemer:
         await self._fail(job, Expire(row=job.row, at=self._clock.wall(), reason=reason), Code.EXPIRED, reason)
         return Feedback(sign=Sign.MISSING)
 
-    async def _server_error(self, job: Job, error: ServerError) -> Feedback:
+    async def _server_error(self, job: Job, error: ServerError, *, final: bool) -> Feedback:
+        if final and self._is_overdue(job):
+            return await self._expire(job, f"{error.reason}: {error.message}")
         now = self._clock.monotonic()
         if job.errors == 0:
             job.errors_since = now
         job.errors += 1
         alone = job.errors >= _ERROR_TIMES and now - job.errors_since >= _ERROR_FOR_S
-        if alone and self._health.answered_since(job.errors_since):
+        if alone and self._health.well_since(job.errors_since):
             message = f"{error.reason} to {job.errors} polls in a row: {error.message}"
             refused = JobRefused(code=Code.FAILED, status=error.status, message=message, again=error.again)
             return await self._job_failed(job, refused)

@@ -12,7 +12,7 @@ from typing import assert_never
 from bulkgrok.core import failpoints
 from bulkgrok.core.lifecycle import Accept, Change, Doubt, Fail, Redeem, Refuse, Submit
 from bulkgrok.core.lifecycle import Unsent as TakeBack
-from bulkgrok.core.model import Code, Entry, Exchange, Job, Mode, Progress, Record, Reply, Work
+from bulkgrok.core.model import Code, Entry, Exchange, Job, Mode, Progress, Record, Reply, RequestId, Work
 from bulkgrok.core.outcome import Feedback, Sign
 from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, Transport
 from bulkgrok.core.retry import KEPT_OUT_FOR_S, KEPT_OUT_TIMES, Health, RowPolicy, backoff_s, wait_s
@@ -120,21 +120,7 @@ class Poster:
             case Answered() if isinstance(exchange, Reply):
                 return await self._answered(work, exchange, submitted_at)
             case Receipt(request_id=request_id) if isinstance(exchange, Reply):
-                now = self._clock.wall()
-                server_now = exchange.date_at if exchange.date_at is not None else submitted_at
-                job = Job(
-                    row=item.row,
-                    kind=item.kind,
-                    request_id=request_id,
-                    submitted_at=submitted_at,
-                    deadline_at=server_now + self._deferred_ttl_s,
-                )
-                await self._checkpoint.commit(
-                    Accept(row=item.row, request_id=request_id, at=now, deadline_at=job.deadline_at)
-                )
-                failpoints.hit("post.accepted")
-                await self._rejections.other()
-                return Feedback(sign=Sign.GOOD, job=job)
+                return await self._accepted(work, request_id, exchange, submitted_at)
             case Unsent(reason=reason):
                 return await self._unsent(work, reason)
             case Refused():
@@ -145,7 +131,7 @@ class Poster:
                 await self._checkpoint.commit(Refuse(row=item.row, at=self._clock.wall(), counted=False))
                 return Feedback(sign=Sign.GOOD, stop=stopped(status, message))
             case InDoubt(reason=reason):
-                return await self._in_doubt(work, reason, isinstance(exchange, Reply) and exchange.complete)
+                return await self._in_doubt(work, reason, served=isinstance(exchange, Reply) and exchange.complete)
             case Answered() | Receipt():
                 msg = "a verdict of success needs a reply"
                 raise AssertionError(msg)
@@ -155,8 +141,28 @@ class Poster:
     async def _answered(self, work: Work, reply: Reply, submitted_at: float) -> Feedback:
         redeem, record = self._redeem(work, reply, submitted_at)
         tokens = await self._settler.answered(redeem, record)
-        await self._rejections.other()
+        await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
+
+    async def _accepted(self, work: Work, request_id: RequestId, reply: Reply, submitted_at: float) -> Feedback:
+        item = work.item
+        server_now = reply.date_at if reply.date_at is not None else submitted_at
+        job = Job(
+            row=item.row,
+            kind=item.kind,
+            request_id=request_id,
+            submitted_at=submitted_at,
+            deadline_at=server_now + self._deferred_ttl_s,
+        )
+        accept = Accept(row=item.row, request_id=request_id, at=self._clock.wall(), deadline_at=job.deadline_at)
+        try:
+            await self._checkpoint.commit(accept)
+        except ValueError:
+            self._events("request.id_repeated", row=item.row, request_id=request_id)
+            return await self._in_doubt(work, "accepted with the request id of another row", served=True)
+        failpoints.hit("post.accepted")
+        await self._rejections.other(submitted_at)
+        return Feedback(sign=Sign.GOOD, job=job)
 
     def _redeem(self, work: Work, reply: Reply, submitted_at: float) -> tuple[Redeem, Record]:
         item, now = work.item, self._clock.wall()
@@ -273,7 +279,7 @@ class Poster:
         stop = await self._rejections.rejected(fail, account_question=rejected.account_question)
         return Feedback(sign=Sign.GOOD, stop=stop)
 
-    async def _in_doubt(self, work: Work, reason: str, served: bool) -> Feedback:  # noqa: FBT001 - one flag, named at its one call
+    async def _in_doubt(self, work: Work, reason: str, *, served: bool) -> Feedback:
         item = work.item
         work.doubts += 1
         work.attempts += 1

@@ -8,9 +8,9 @@ the first reading is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.lifecycle import Fail
@@ -22,6 +22,7 @@ from bulkgrok.telemetry.wording import printable
 
 _TEMPLATE_ROWS: Final = 20
 _NAMES_REMEMBERED: Final = 200_000
+_QUIET_S: Final = 0.5
 
 
 class Source(Protocol):
@@ -171,7 +172,8 @@ class Conductor:
     async def _first_reading(self) -> None:
         rows = 0
         whole = True
-        async for chunk in self._source.chunks(again=False):
+        chunks = self._source.chunks(again=False)
+        async for chunk in chunks if self._source.fixed else self._settling_between(chunks):
             for raw in chunk:
                 if self._limit is not None and raw.row >= self._limit:
                     whole = False
@@ -187,6 +189,38 @@ class Conductor:
         self._progress.rows = rows
         if whole and self._source.fixed:
             await self._checkpoint.call(self._store.note, "rows", rows)
+
+    async def _settling_between(
+        self, chunks: AsyncIterator[Sequence[RawRow]]
+    ) -> AsyncGenerator[Sequence[RawRow], None]:
+        """Pass rows on as they come, and settle what is held back while none comes.
+
+        A caller may wait for one row's outcome before it gives the next: then nothing may wait for the end of the rows.
+        """
+        while not self._stopped:
+            step = asyncio.ensure_future(anext(chunks, None))
+            try:
+                while not step.done() and not self._stopped:
+                    self._changed.clear()
+                    changed = asyncio.ensure_future(self._changed.wait())
+                    waiting: set[asyncio.Future[Any]] = {step, changed}
+                    await asyncio.wait(waiting, timeout=_QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+                    changed.cancel()
+                    if not step.done() and self._scheduler.idle and not self._settling():
+                        await self._settle_held()
+            finally:
+                if not step.done():
+                    step.cancel()
+            if self._stopped or (chunk := step.result()) is None:
+                return
+            yield chunk
+
+    async def _settle_held(self) -> None:
+        if self._again:
+            rows, self._again = self._again, set()
+            await self._read_again(rows)
+        elif self._rejections.pending and (stop := await self._rejections.finish()) is not None:
+            raise stop
 
     async def _end_of_input(self) -> None:
         """Settle rows on which the template failed; if it failed on every row, it is the template that is wrong."""

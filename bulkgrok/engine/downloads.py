@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.model import Asset, AssetRef, Code, Reply, RequestId, Settled
+from bulkgrok.core.model import Answer, Asset, AssetRef, Code, Reply, RequestId, Settled
 from bulkgrok.core.ports import Checkpoint, Kind, Store, Transport
+from bulkgrok.core.retry import wait_s
+from bulkgrok.core.verdict import Answered, JobRefused, Missing, Stop, judge_get
+from bulkgrok.dispatch.account import stopped
 from bulkgrok.dispatch.assets import AssetDownloader, Downloaded
 from bulkgrok.dispatch.settle import Settler
 
 AT_ONCE: Final = 4
+_FRESH_TRIES: Final = 20
 _BATCH: Final = 1_000
 _NOTE: Final = "has_assets"
 
@@ -123,14 +127,34 @@ class Downloads:
             await self._settler.download_failed(record, code=code, message=result.reason)
 
 
-async def fresh_refs(transport: Transport, kind: Kind, request_id: str) -> tuple[AssetRef, ...] | None:
-    """Ask a repeatable result for its addresses again: None if the API no longer knows it, empty if unclear."""
+async def fresh_refs(
+    transport: Transport, kind: Kind, request_id: str, *, jitter: Callable[[], float]
+) -> tuple[AssetRef, ...] | None:
+    """Ask a repeatable result for its addresses again: None if the API no longer knows it, empty if unclear.
+
+    Raises:
+        StoppedByApi: The API refuses the key: nothing is wrong with the row.
+    """
     if kind.once_only:
         return ()
-    reply = await transport.get(kind.result_path(RequestId(request_id)))
-    if isinstance(reply, Reply) and reply.status in {404, 410}:
-        return None
-    if not isinstance(reply, Reply) or not reply.complete or reply.status != 200:
-        return ()
-    decoded = kind.decode(reply.body)
-    return getattr(decoded, "assets", ())
+    for failures in range(_FRESH_TRIES):
+        reply = await transport.get(kind.result_path(RequestId(request_id)))
+        verdict = judge_get(reply, pending=False)
+        match verdict:
+            case Answered() if isinstance(reply, Reply):
+                decoded = kind.decode(reply.body)
+                if isinstance(decoded, Answer):
+                    return decoded.assets
+                return None if decoded.code is Code.EXPIRED else ()
+            case Missing():
+                return None
+            case Stop(status=status, message=message):
+                raise stopped(status, message)
+            case JobRefused(status=410):
+                return None
+            case JobRefused():
+                return ()
+            case _:
+                retry_after_s = getattr(verdict, "retry_after_s", None)
+                await asyncio.sleep(wait_s(retry_after_s, failures, jitter=jitter()))
+    return ()

@@ -156,7 +156,10 @@ class Building:
     async def _resume(self, stages: Stages) -> None:
         """Poll what was accepted before, settle what was redeemed."""
         committer, store = self._opened.committer, self._opened.store
+        ttl_s = self._config.deferred_ttl
         for job in await committer.call(lambda: list(store.jobs())):
+            if abs(job.deadline_at - job.submitted_at - ttl_s) > ttl_s / 20:  # another --deferred-ttl than at the time
+                job.deadline_at = job.submitted_at + ttl_s
             # At once, and polls go first: what is ready is fetched before a POST can be refused and end the run.
             stages.scheduler.watch(job, delay_s=0.0)
         redeemed = await committer.call(store.redeemed)
@@ -261,7 +264,7 @@ class Building:
         places = self._opened.places
 
         async def fresh(record: Record) -> tuple[AssetRef, ...] | None:
-            return await fresh_refs(transport, kinds.get(record.kind), record.request_id or "")
+            return await fresh_refs(transport, kinds.get(record.kind), record.request_id or "", jitter=self._jitter)
 
         downloader = AssetDownloader(
             transport=transport,

@@ -33,6 +33,7 @@ from bulkgrok.telemetry.logging import EventLog
 
 _WAITING: Final = 256
 _AT_ONCE: Final = 32
+_AT_ONCE_S: Final = 0.01
 
 Rows = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
 
@@ -167,8 +168,24 @@ class Streaming:
             return one
         iterator: Iterator[Mapping[str, object]] = iter(self._rows)
 
+        failed: list[BaseException] = []
+
         async def some() -> list[Mapping[str, object]]:
-            return list(islice(iterator, _AT_ONCE))
+            """Take some rows, fewer where they come slowly; an error of the caller's comes after the rows before it."""
+            if failed:
+                raise failed[0]
+            taken: list[Mapping[str, object]] = []
+            until = self._caller.time() + _AT_ONCE_S
+            try:
+                for row in islice(iterator, _AT_ONCE):
+                    taken.append(row)
+                    if self._caller.time() > until:
+                        break
+            except Exception as error:
+                failed.append(error)
+                if not taken:
+                    raise
+            return taken
 
         return some
 

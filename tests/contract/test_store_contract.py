@@ -716,7 +716,18 @@ def test_totals_equal_a_recount(tmp_path):
 def replace_row(change, row):
     if isinstance(change, Submit):
         return replace(change, item=replace(change.item, row=row))
+    if isinstance(change, Accept):
+        return replace(change, row=row, request_id=f"{change.request_id}-{row}")
     return replace(change, row=row)
+
+
+def test_an_id_that_another_row_was_given_is_no_receipt(store):
+    for row in (0, 1):
+        store.apply([submit(row)])
+    store.apply([Accept(row=0, request_id="same", at=1.0, deadline_at=100.0)])
+    with pytest.raises(ValueError, match="row 0"):
+        store.apply([Accept(row=1, request_id="same", at=1.0, deadline_at=100.0)])
+    assert store.submitting() == [1]
 
 
 def test_json_of_a_position_stays_what_it_was(store):

@@ -183,3 +183,73 @@ def test_an_endless_source_is_read_only_as_fast_as_it_is_answered(api):
 
     asyncio.run(some())
     assert taken < 5_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        ({}, {"prompt": "[[long]] x"}),
+        ({"error_403": 1.0, "faults_on": "post"}, {"prompt": "forbidden"}),
+        ({}, {"nothing": 1}),
+    ],
+    ids=["rejected", "forbidden", "invalid"],
+)
+def test_a_caller_may_wait_for_each_outcome_before_giving_the_next_row(api, settings, row):
+    api(**settings)
+
+    async def ping_pong():
+        outcome, seen = asyncio.Event(), []
+
+        async def rows():
+            for _ in range(3):
+                outcome.clear()
+                yield row
+                await outcome.wait()
+
+        async for found in bulkgrok.stream(rows()):
+            seen.append(found["error"]["code"])
+            outcome.set()
+        return seen
+
+    assert len(asyncio.run(asyncio.wait_for(ping_pong(), 30))) == 3
+
+
+def test_a_job_that_must_be_sent_again_is_sent_while_the_rows_go_on(api):
+    server = api(failed_retryable=1.0, deferred_latency=0.0)
+
+    async def one_row():
+        taken = asyncio.Event()
+
+        async def rows():
+            yield {"prompt": "x", "deferred": True}
+            await taken.wait()
+
+        codes = []
+        async for found in bulkgrok.stream(rows(), poll_interval=0.05, max_attempts=3):
+            taken.set()
+            codes.append(found["error"]["code"])
+        return codes
+
+    assert asyncio.run(asyncio.wait_for(one_row(), 30)) == ["failed"]
+    assert server.ledger.posts == 3
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_an_error_of_the_callers_rows_comes_out_after_the_rows_before_it(api, asynchronous):
+    server = api()
+
+    def rows():
+        yield {"prompt": "a"}
+        yield {"prompt": "b"}
+        raise LookupError
+
+    async def as_asynchronous():
+        for row in rows():
+            yield row
+
+    async def collected():
+        return [outcome async for outcome in bulkgrok.stream(as_asynchronous() if asynchronous else rows())]
+
+    with pytest.raises(LookupError):
+        asyncio.run(collected())
+    assert server.ledger.posts == 2
