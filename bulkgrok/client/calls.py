@@ -130,7 +130,10 @@ class Client:
         Raises:
             ApiError: There is none (404: unknown, expired or handed out before), or the API refused.
         """
-        reply = await self._get(f"/chat/deferred-completion/{segment(request_id)}")
+        return await self._redeem(request_id)
+
+    async def _redeem(self, request_id: str, *, until: float | None = None) -> dict[str, Any] | None:
+        reply = await self._get(f"/chat/deferred-completion/{segment(request_id)}", until=until)
         if reply.status in {202, 204} or pending(reply.body):
             return None
         return as_object(reply)
@@ -146,7 +149,7 @@ class Client:
         Args:
             body: The request.
             polling_interval: Seconds between two polls.
-            timeout: Seconds to wait in all.
+            timeout: Seconds to wait in all; only a poll that is under way then is still awaited.
 
         Raises:
             DeferredTimeout: It was not ready in time; `request_id` can still be given to `get_deferred`.
@@ -158,7 +161,7 @@ class Client:
         while (left := deadline - clock()) > 0:
             await self._sleep(min(polling_interval, left))
             try:
-                done = await self.get_deferred(request_id)
+                done = await self._redeem(request_id, until=deadline)
             except ApiError as error:
                 if error.status is not None and error.status not in _AGAIN and error.status != 429:
                     error.hint = error.hint or f"its request_id is {request_id}"
@@ -181,11 +184,14 @@ class Client:
             await self._sleep(delay)
             failures += 1
 
-    async def _get(self, path: str) -> Reply:
+    async def _get(self, path: str, *, until: float | None = None) -> Reply:
+        """GET, again where that may help, but not after `until` on the loop's clock."""
         failures, broken = 0, False
+        clock = asyncio.get_running_loop().time
         while True:
             exchange = await self._transport.get(path)
-            if (delay := self._delay_s(exchange, failures, repeatable=True)) is None:
+            delay = self._delay_s(exchange, failures, repeatable=True)
+            if delay is None or (until is not None and clock() + delay > until):
                 if broken and isinstance(exchange, Reply) and exchange.status == 404:
                     msg = "the API no longer has it: it was handed out to a connection that broke"
                     raise ApiError(msg, status=404)

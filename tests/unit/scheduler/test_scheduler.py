@@ -262,3 +262,95 @@ def test_probes_take_turns_so_that_one_ailing_job_does_not_pass_for_an_outage():
         assert kinds == [Poll, Probe, Poll, Probe]
 
     run(scenario)
+
+
+def all_bad(under_test):
+    for at in range(5):
+        under_test.health.bad(float(at), "HTTP 503")
+    under_test.health.next_probe_at = 0.0
+
+
+def test_a_control_request_that_gets_through_ends_no_outage_but_lets_one_row_try():
+    async def scenario():
+        under_test = scheduler()
+        for row in range(3):
+            under_test.offer(work(row))
+        all_bad(under_test)
+        probe = await under_test.next()
+        assert isinstance(probe, Probe)
+        under_test.report(probe, Feedback(sign=Sign.THERE))
+        assert under_test.health.outage_since is not None
+        under_test.health.next_probe_at = 0.0
+        tried = await under_test.next()
+        assert isinstance(tried, Send)
+        second = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(second)
+        under_test.report(tried, Feedback(sign=Sign.BAD, reason="HTTP 503", again=tried.work, delay_s=0.0))
+        under_test.health.next_probe_at = 0.0
+        assert isinstance(await second, Probe)
+
+    run(scenario)
+
+
+def test_an_answered_row_ends_the_outage():
+    async def scenario():
+        under_test = scheduler()
+        under_test.offer(work(0))
+        under_test.offer(work(1))
+        all_bad(under_test)
+        under_test.report(await under_test.next(), Feedback(sign=Sign.THERE))
+        under_test.health.next_probe_at = 0.0
+        under_test.report(await under_test.next(), Feedback(sign=Sign.GOOD))
+        assert under_test.health.outage_since is None
+        assert isinstance(await under_test.next(), Send)
+
+    run(scenario)
+
+
+def test_no_more_jobs_are_accepted_than_may_be_outstanding_even_while_posts_are_in_flight():
+    async def scenario():
+        under_test = scheduler(max_outstanding=2)
+        for row in range(4):
+            under_test.offer(work(row, Mode.DEFERRED))
+        await under_test.next()
+        sent = await under_test.next()
+        third = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(third)
+        under_test.report(sent, Feedback(sign=Sign.THROTTLED, again=sent.work, delay_s=0.0))
+        under_test._brake.until = 0.0
+        assert isinstance(await third, Send)
+
+    run(scenario)
+
+
+def test_a_due_retry_without_room_neither_spins_nor_holds_up_direct_rows():
+    async def scenario():
+        under_test = scheduler(max_outstanding=1)
+        under_test.watch(job(9), delay_s=1000.0)
+        under_test.offer(work(0, Mode.DEFERRED))
+        under_test._retries.append((0.0, 0, work(1, Mode.DEFERRED)))
+        under_test.offer(work(2))
+        assert (await under_test.next()).work.item.row == 2
+        _, wake_at = under_test._choose(asyncio.get_running_loop().time())
+        assert wake_at > asyncio.get_running_loop().time() + 100
+
+    run(scenario)
+
+
+def test_stop_does_not_wait_for_the_rate_limit():
+    async def scenario():
+        under_test = scheduler()
+        under_test._limits = Limits(rps=None, rpm=1, tpm=None)
+        for row in range(3):
+            under_test.offer(work(row))
+        await under_test.next()
+        waiting = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0.01)
+        assert waits(waiting)
+        under_test.stop()
+        assert await asyncio.wait_for(waiting, 1) is None
+        assert under_test.in_flight == 1
+
+    run(scenario)
