@@ -8,6 +8,7 @@ the first reading is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -148,6 +149,19 @@ class Conductor:
         if broken is not None:
             raise broken
         return stop
+
+    async def count(self) -> None:
+        """Count the rows of an input that was not read in whole before, beside the work, so that its end shows."""
+        if not self._source.fixed or self._known.rows is not None:
+            return
+        rows = 0
+        with contextlib.suppress(BulkgrokError):  # whoever reads for sending tells of it
+            async for chunk in self._source.chunks(again=True):
+                rows += len(chunk)
+                if self._progress.rows is not None or self._stopped:
+                    return
+            self._progress.rows = rows if self._limit is None else min(rows, self._limit)
+            await self._checkpoint.call(self._store.note, "rows", rows)
 
     async def _until_dry(self) -> BulkgrokError | None:
         while not self._stopped:

@@ -432,7 +432,16 @@ class Engine:
         )
         if committer.failed is None:
             await committer.call(store.note, "report", report.as_json())
+            await committer.call(store.note, "stopped", self._why_stopped())
         return report
+
+    def _why_stopped(self) -> dict[str, object] | None:
+        """Return what `status` repeats of an early end; an API that says the key back does not get it onto the disk."""
+        error, key = self._error, self.config.api_key.reveal()
+        if error is None:
+            return None
+        message = error.message.replace(key, "…") if key else error.message
+        return {"message": message, "hint": error.hint, "exit_code": error.exit_code}
 
     def _exit_code(self, totals: Totals, pending: int | None, outstanding: int) -> int:
         if self._error is not None:

@@ -176,6 +176,7 @@ class Building:
 
         if redeemed:
             stages.side_work.append(settle)
+        stages.side_work.append(stages.conductor.count)
         if (downloads := self._downloads) is not None:
             stages.side_work += [downloads.work] * AT_ONCE
             downloads.mending = True
