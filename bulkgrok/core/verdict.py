@@ -118,6 +118,8 @@ class Pending:
 
     throttled: bool = False
     served: bool = True
+    cut: bool = False
+    """A 2xx that broke off: the API is there, and the result may be."""
     retry_after_s: float | None = None
     reason: str = ""
 
@@ -276,7 +278,7 @@ def judge_get(exchange: Exchange, *, pending: bool) -> GetVerdict:
             return Pending(retry_after_s=exchange.retry_after_s)
         case Reply(status=status, complete=complete) if 200 <= status < 300:
             if not complete:
-                return Pending(served=False, reason=f"the reply (HTTP {status}) was cut short")
+                return Pending(served=False, cut=True, reason=f"the reply (HTTP {status}) was cut short")
             return Pending(retry_after_s=exchange.retry_after_s) if pending else Answered()
         case Reply():
             return _judge_get_refusal(exchange)

@@ -29,6 +29,8 @@ class Standing(Enum):
 
     GOOD = "good"
     BAD = "bad"
+    BUSY = "busy"
+    """The API is there and says nothing about the key (429)."""
     UNKNOWN = "unknown"
 
 
@@ -51,12 +53,14 @@ class Account:
     async def standing(self) -> Standing:
         """GET /v1/api-key (docs.x.ai, API key). A 404 counts as good: not every endpoint has the call."""
         reply = await self._transport.get("/api-key")
-        if not isinstance(reply, Reply) or reply.status >= 500 or reply.status in {408, 429}:
+        if not isinstance(reply, Reply) or reply.status >= 500 or reply.status == 408:
             return Standing.UNKNOWN
         verdict = judge_post(reply, mode=Mode.DIRECT) if reply.status >= 400 else None
         if isinstance(verdict, Stop):
             self.stop = stopped(verdict.status, verdict.message)
             return Standing.BAD
+        if reply.status == 429:
+            return Standing.BUSY
         if isinstance(verdict, Rejected) and reply.status in {400, 403}:
             self.stop = stopped(reply.status, api_error(reply.body).message)
             return Standing.BAD
@@ -135,7 +139,7 @@ class Rejections:
         standing = await self._account.standing()
         if standing is Standing.BAD:
             return self._account.stop
-        if standing is Standing.UNKNOWN:
+        if standing is not Standing.GOOD:
             return None
         held, self._questioned = self._questioned, []
         return await self._take(held)

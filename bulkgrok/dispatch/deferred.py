@@ -139,7 +139,7 @@ class Redeemer:
         if pending.throttled:
             return Feedback(sign=Sign.THROTTLED, job=job, retry_after_s=pending.retry_after_s, reason=pending.reason)
         if not pending.served:
-            return Feedback(sign=Sign.BAD, job=job, reason=pending.reason)
+            return Feedback(sign=Sign.THERE if pending.cut else Sign.BAD, job=job, reason=pending.reason)
         if final:
             return await self._expire(job, "still not ready when its time was over")
         delay = min(pending.retry_after_s, 60.0) if pending.retry_after_s else None
@@ -166,7 +166,7 @@ class Redeemer:
             standing = await self._account.standing()
             if standing is Standing.BAD:
                 return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
-            if standing is Standing.UNKNOWN:
+            if standing is not Standing.GOOD:
                 return Feedback(sign=Sign.MISSING, job=job, delay_s=_MISSING_APART_S)
         return await self._lose(job, message)
 
@@ -208,7 +208,7 @@ class Redeemer:
             standing = await self._account.standing()
             if standing is Standing.BAD:
                 return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
-            if standing is Standing.UNKNOWN:
+            if standing is not Standing.GOOD:
                 return Feedback(sign=Sign.MISSING, job=job)
         return await self._job_failed(job, refused)
 

@@ -250,12 +250,12 @@ class Scheduler:
         """Choose the n-th probe of an outage.
 
         Polls and control requests take turns: a job that alone gets a 5xx must not look like an outage for ever. A
-        POST goes out only after a control request got through, or, for an API without one, every eighth time.
+        POST goes out only after a control request got through, or, for an API without one, every fourth time.
         """
         heap = self._due or self._sleeping
         if heap and turn % 2 == 0:
             return Poll(job=heappop(heap)[2])
-        if (self._control_through or turn % 8 == 7) and (work := self._any_work()) is not None:
+        if (self._control_through or turn % 4 == 3) and (work := self._any_work()) is not None:
             self._control_through = False
             return Send(work=work)
         return Probe()

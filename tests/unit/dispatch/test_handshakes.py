@@ -362,5 +362,46 @@ def test_a_5xx_for_one_id_alone_is_a_failed_job_only_after_eight_times_and_five_
 
 def test_a_reply_cut_short_is_asked_for_again():
     bench, run = deferred([reply(200, ANSWER[:20], complete=False), reply(200, ANSWER)])
-    assert run.told[0].sign is Sign.BAD
+    assert run.told[0].sign is Sign.THERE
     assert len(bench.store.outbox(0, 10)) == 1
+
+
+def test_a_result_that_never_comes_whole_expires_after_its_deadline_instead_of_being_polled_for_ever():
+    async def scenario(bench):
+        job = (await bench.poster.send(Work(item=item(mode=Mode.DEFERRED)))).job
+        await asyncio.sleep(90_000)
+        count = 0
+        while job is not None:
+            await asyncio.sleep(30)
+            bench.health.there(asyncio.get_running_loop().time())
+            job = (await bench.redeemer.poll(job)).job
+            count += 1
+        return count
+
+    bench, count = play([reply(200, {"request_id": "r1"}), *[NoReply(reason="dropped")] * 20], scenario)
+    assert count == 8
+    assert bench.failure() == "expired"
+
+
+def test_an_id_given_twice_is_in_doubt_for_the_second_row():
+    async def scenario(bench):
+        return [await bench.poster.send(Work(item=item(row, mode=Mode.DEFERRED))) for row in range(2)]
+
+    bench, (first, second) = play([reply(200, {"request_id": "same"})] * 2, scenario)
+    assert first.job is not None
+    assert second.job is None
+    assert second.again is not None
+    assert bench.entries() == [Entry.IN_DOUBT]
+
+
+def test_an_answer_to_what_was_sent_before_a_403_does_not_clear_it():
+    async def scenario(bench):
+        fail_at = 1_790_000_000.0 + asyncio.get_running_loop().time()
+        await bench.poster.send(Work(item=item(0)))
+        await bench.rejections.other(fail_at - 5)
+        before = bench.rejections.pending
+        await bench.rejections.other(fail_at + 5)
+        return before, bench.rejections.pending
+
+    _, counts = play([reply(403, {"error": "Access denied"})], scenario)
+    assert counts == (1, 0)
