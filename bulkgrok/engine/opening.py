@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -303,20 +304,28 @@ class Opening:
         self._errors.check(store.position(_ERRORS), owned)
 
     def _mention_others(self, wanted: Wanted) -> None:
-        """Tell of a run beside this one that holds answers to the same requests."""
-        for run_dir in sorted(wanted.places.run_dir.parent.glob("*.bulkgrok"))[:100]:
-            if run_dir == wanted.places.run_dir or not (run_dir / "checkpoint.db").exists():
-                continue
+        """Tell of a run beside this one that holds answers to the same requests; of one, and only what is sure."""
+        found = wanted.places
+        if self._config.input == "-":
+            return
+        for run_dir in sorted(found.run_dir.parent.glob("*.bulkgrok"))[:100]:
+            answers = 0
             with contextlib.suppress(BulkgrokError, OSError):
-                other = read_store(run_dir / "checkpoint.db")
-                try:
-                    found, totals = other.identity(), other.totals()
-                finally:
-                    other.close()
-                same = found is not None and found.input == wanted.fingerprint and found.settings == wanted.settings
-                if same and found is not None and found.endpoint == wanted.endpoint and totals.succeeded:
-                    self._say(
-                        f"note: {run_dir} already holds {totals.succeeded:,} answers to these requests. To write them "
-                        f"again at no cost: bulkgrok run {printable(wanted.input_name)} --run-dir {run_dir} "
-                        f"-o {wanted.places.output}"
-                    )
+                if run_dir != found.run_dir and (run_dir / "checkpoint.db").exists():
+                    answers = self._answers_in(run_dir / "checkpoint.db", wanted)
+            if answers:
+                self._say(
+                    f"note: {run_dir} already holds {answers:,} answers to these requests: the same command with "
+                    f"--run-dir {shlex.quote(str(run_dir))} writes them to this output at no cost."
+                )
+                return
+
+    def _answers_in(self, checkpoint: Path, wanted: Wanted) -> int:
+        """Return how many rows of the same requests another run has answered."""
+        other = read_store(checkpoint)
+        try:
+            found, totals = other.identity(), other.totals()
+        finally:
+            other.close()
+        same = found is not None and (found.input, found.settings) == (wanted.fingerprint, wanted.settings)
+        return totals.succeeded if same and found is not None and found.endpoint == wanted.endpoint else 0

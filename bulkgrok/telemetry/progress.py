@@ -111,6 +111,11 @@ class QuietDisplay:
         """Do nothing."""
 
 
+def _gist(progress: Progress) -> tuple[str, str]:
+    """Return state and note without figures: a clock or a count that moves in a note is no news."""
+    return progress.state, "".join(character for character in progress.note if not character.isdigit())
+
+
 class PlainDisplay:
     """A line every 30 s and whenever the run's state or its note changes."""
 
@@ -125,7 +130,7 @@ class PlainDisplay:
         """Write a line if one is due."""
         now = self._monotonic()
         self._pace.add(now, progress.succeeded + progress.failed - progress.done_before)
-        told = (progress.state, progress.note)
+        told = _gist(progress)
         if told == self._told and now < self._due:
             return
         first = self._due == 0.0
@@ -142,7 +147,7 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """A JSON object with every counter, each 2 s and whenever the run's state changes; messages are objects too."""
+    """A JSON object with every counter, each 2 s and whenever the run's state or its note changes; messages are objects too."""
 
     def __init__(self, stream: TextIO, *, monotonic: Monotonic = time.monotonic) -> None:
         self._lines = _Lines(stream)
@@ -153,7 +158,7 @@ class JsonDisplay:
     def update(self, progress: Progress) -> None:
         """Write an object if one is due."""
         now = self._monotonic()
-        told = (progress.state, progress.note)
+        told = _gist(progress)
         if told != self._told or now >= self._due:
             self._told, self._due = told, now + JSON_S
             self._lines.write(json.dumps({"type": "progress", **dataclasses.asdict(progress)}))

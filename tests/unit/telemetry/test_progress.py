@@ -144,3 +144,15 @@ def test_a_pace_starts_afresh_when_counts_go_back():
     pace.add(1.0, 100)
     pace.add(2.0, 50)
     assert pace.per_second == 0
+
+
+@pytest.mark.parametrize("display_of", [PlainDisplay, JsonDisplay])
+def test_a_note_in_which_only_figures_move_is_no_news(display_of):
+    clock, out = Clock(), io.StringIO()
+    display = display_of(out, monotonic=clock)
+    for number in range(1_000):
+        display.update(running(state="outage", note=f"503; gives up in {1000 - number} s"))
+        clock.now += 0.001
+    assert len(out.getvalue().splitlines()) == 1
+    display.update(running(state="outage", note="refused"))
+    assert len(out.getvalue().splitlines()) == 2
