@@ -11,13 +11,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bulkgrok.config import RunConfig, find_run_dirs, places
 from bulkgrok.core.errors import BulkgrokError, UsageError
+from bulkgrok.telemetry.wording import printable
 
 if TYPE_CHECKING:
     from bulkgrok.core.ports import Store
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 #: A status file older than this comes from a runner that is gone, or as good as gone.
 FRESH_S: Final = 15.0
 CHECKPOINT: Final = "checkpoint.db"
+#: n run directories around a path that are asked whether it is theirs.
+SEARCHED: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +66,65 @@ def find_run(run: str) -> FoundRun:
         msg = f"{run.partition('://')[0]}:// is an address; runs in a shared checkpoint arrive with a later version."
         raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
     path = Path(os.path.abspath(run))  # noqa: PTH100 - as the run itself names its files
+    try:
+        found = _by_name(path)
+    except PermissionError as error:
+        msg = f"{printable(error.filename or path)} may not be read by this user."
+        raise UsageError(msg, hint="Ask its owner, or name a run of your own.") from None
+    folders = [] if found is not None else list(_by_identity(path))
+    if len(folders) > 1:
+        shown = "\n".join(f"  {printable(folder, limit=4096)}" for folder in folders)
+        msg = f"{printable(path)} belongs to {len(folders)} runs:\n{shown}"
+        raise UsageError(msg, hint="Name one of these run directories.")
+    found = _found(folders[0], folders[0] / CHECKPOINT) if folders else found
+    if found is None:
+        msg = f"There is no run at {printable(path)}: no checkpoint in it, beside it, or named after it."
+        raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
+    return found
+
+
+def _by_name(path: Path) -> FoundRun | None:
+    """Return the run that a path is, or that lies where such a path puts its run."""
     if path.is_file() and _is_sqlite(path):
         return _found(path.parent, path)
     for folder in find_run_dirs(path):
         if (folder / CHECKPOINT).is_file() or (folder / "status.json").is_file():
             return _found(folder, folder / CHECKPOINT)
-    msg = f"There is no run at {path}: no checkpoint in it, beside it, or named after it."
-    raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
+    return None
+
+
+def _by_identity(path: Path) -> Iterator[Path]:
+    """Yield the run directories around a path whose checkpoint names it: for `-o` and `--run-dir`."""
+    from bulkgrok.checkpoint import read_store  # noqa: PLC0415 - help must not wait for it
+
+    around = ((path.parent, "*.bulkgrok"), (path.parent.parent, "*.bulkgrok"), (path.parent, "*/*.bulkgrok"))
+    candidates = chain.from_iterable(sorted(folder.glob(pattern)) for folder, pattern in around)
+    for folder in islice(dict.fromkeys(candidates), SEARCHED):
+        with suppress(BulkgrokError, OSError):
+            if not (folder / CHECKPOINT).is_file():
+                continue
+            store = read_store(folder / CHECKPOINT)
+            try:
+                named = _names(store, path)
+            finally:
+                store.close()
+            if named:
+                yield folder
+
+
+def _names(store: Store, path: Path) -> bool:
+    """Tell whether a run reads or writes a path. An input that was typed as a relative path must be of the same size."""
+    identity, report = store.identity(), store.recall("report")
+    if identity is None:
+        return False
+    last = report if isinstance(report, dict) else {}
+    typed = Path(identity.input_name)
+    if path in {Path(str(name)) for name in (identity.run_id, last.get("output"), last.get("errors"), typed)}:
+        return True
+    if typed.is_absolute() or identity.input is None or not path.is_file():
+        return False
+    tail = [part for part in typed.parts if part != ".."]
+    return bool(tail) and list(path.parts[-len(tail) :]) == tail and path.stat().st_size == identity.input.size
 
 
 def _is_sqlite(path: Path) -> bool:

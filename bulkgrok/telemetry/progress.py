@@ -147,7 +147,7 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """A JSON object with every counter, each 2 s and whenever the run's state or its note changes; messages are objects too."""
+    """A JSON object with every counter, each 2 s and whenever state or note change; messages are objects too."""
 
     def __init__(self, stream: TextIO, *, monotonic: Monotonic = time.monotonic) -> None:
         self._lines = _Lines(stream)

@@ -1,10 +1,14 @@
 """Looking at a run on disk: going on, killed, finished, or not there at all."""
 
+import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import stat
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +52,16 @@ def identity(output):
         simulated=False,
         created_at=AT,
     )
+
+
+def moved(folder, output, **changes):
+    """A run whose directory is not named after its files."""
+    folder.mkdir(parents=True)
+    store = open_store(folder / "checkpoint.db")
+    store.open()
+    store.bind(dataclasses.replace(identity(output), **changes))
+    store.close()
+    return folder
 
 
 @pytest.fixture
@@ -240,3 +254,53 @@ def test_status_of_a_finished_run_gives_its_exit_code(run_dir, capsysbinary):
 
 def test_progress_fields_are_those_that_status_reads():
     assert {"state", "note", "in_flight", "started_at", "succeeded", "failed", "done_before"} <= set(Progress.__slots__)
+
+
+@pytest.fixture
+def strangers_folder():
+    """A run directory that this user may not enter; root becomes nobody for as long."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "in.bulkgrok").mkdir(mode=0o000)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65_534)
+    yield folder
+    os.seteuid(before)
+    (folder / "in.bulkgrok").chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.bulkgrok"])
+def test_a_run_of_another_user_is_told_in_words(strangers_folder, capsysbinary, name):
+    code = main(["status", str(strangers_folder / name)])
+    shown = capsysbinary.readouterr()
+    assert (code, shown.out) == (2, b"")
+    assert b"may not be read by this user" in shown.err
+
+
+def test_a_neighbour_that_may_not_be_read_hides_no_run(strangers_folder, capsysbinary):
+    code = main(["status", str(strangers_folder / "other.jsonl")])
+    assert (code, b"There is no run" in capsysbinary.readouterr().err) == (2, True)
+
+
+def test_a_run_elsewhere_is_found_by_the_files_that_its_checkpoint_names(tmp_path, capsysbinary):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "in.jsonl").write_bytes(b"x")
+    moved(tmp_path / "mine.bulkgrok", tmp_path / "out.parquet", input_name="data/in.jsonl")
+    for name in ("data/in.jsonl", "out.parquet"):
+        code, out = told(capsysbinary, "status", tmp_path / name, "--json")
+        assert (code, json.loads(out)["run_dir"]) == (0, str(tmp_path / "mine.bulkgrok"))
+    (tmp_path / "data" / "in.jsonl").write_bytes(b"another size")
+    assert told(capsysbinary, "status", tmp_path / "data" / "in.jsonl")[0] == 2
+
+
+def test_of_several_runs_of_an_input_the_user_chooses(tmp_path, capsysbinary):
+    (tmp_path / "in.jsonl").write_bytes(b"x")
+    one = moved(tmp_path / "one.bulkgrok", tmp_path / "one.jsonl")
+    two = moved(tmp_path / "out" / "two.bulkgrok", tmp_path / "out" / "two.jsonl")
+    code = main(["status", str(tmp_path / "in.jsonl")])
+    err = capsysbinary.readouterr().err.decode()
+    assert code == 2
+    assert str(one) in err
+    assert str(two) in err
