@@ -24,6 +24,7 @@ _BY_VARIABLE: Final[Mapping[str, Flag]] = {flag.variable: flag for flag in FLAGS
 _MAX_KEY_BYTES: Final = 8192
 #: The simulator takes any key; a real one must not reach it.
 _SIMULATOR_KEY: Final = "simulator"
+_KEY_HINT: Final = "Name a text file that holds the key alone, or: export XAI_API_KEY=…"
 
 
 def load(
@@ -164,11 +165,11 @@ def _from_file(file: object) -> Iterator[tuple[Flag, Any]]:
         content = tomllib.loads(place.read_bytes().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         msg = f"{file} is not TOML: {error}. Nothing was sent."
-        raise UsageError(msg) from None
+        raise UsageError(msg, hint='Mend it; a line is a flag and its value: model = "grok-4.3"') from None
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         msg = f"--config {file} cannot be read: {reason}. Nothing was sent."
-        raise UsageError(msg) from None
+        raise UsageError(msg, hint="Name a file of flags in TOML that you can read, or leave --config away.") from None
     for key, value in content.items():
         flag = _BY_KEYWORD.get(key.replace("-", "_"))
         if flag is None or flag.name == "config":
@@ -210,10 +211,10 @@ def _key_from(file: Path, warnings: list[str]) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         msg = f"--api-key-file {file} cannot be read: {reason}. Nothing was sent."
-        raise UsageError(msg) from None
+        raise UsageError(msg, hint=_KEY_HINT) from None
     if len(raw) > _MAX_KEY_BYTES:
         msg = f"--api-key-file {file} is too large to be a key. Nothing was sent."
-        raise UsageError(msg)
+        raise UsageError(msg, hint=_KEY_HINT)
     if stat.S_ISREG(mode) and mode & 0o077:
         warnings.append(f"{file} can be read by other users: chmod 600 it.")
     return text

@@ -9,6 +9,7 @@ Law: looks at the disk (is it a folder, is it the same file), changes nothing. N
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,10 @@ from bulkgrok.core.errors import UsageError
 COMPRESSIONS: Final = (".gz", ".zst", ".zstd")
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".parquet", ".pq", ".txt")
 PARQUET: Final = (".parquet", ".pq")
+#: What users expect an output to be named after, and is never written.
+FOREIGN: Final = (".csv", ".tsv", ".xlsx", ".xls")
+#: Below these lie devices and the system's own files.
+_SYSTEM: Final = (Path("/dev"), Path("/proc"), Path("/sys"))
 RUN_SUFFIX: Final = ".bulkgrok"
 CHECKPOINT: Final = "checkpoint.db"
 
@@ -72,6 +77,10 @@ def _output(config: RunConfig) -> tuple[Path, str, bool]:
     if not output.name:
         msg = f"{output} cannot be an output. Nothing was sent."
         raise UsageError(msg, hint="-o results.jsonl")
+    if output.name == "-" or _is_of_the_system(output):
+        what = "standard output" if output.name == "-" else str(output)
+        msg = f"The results cannot go to {what}: a run that is resumed reads them back. Nothing was sent."
+        raise UsageError(msg, hint="Name a file: -o FILE, such as -o results.jsonl")
     if config.output_is_folder or output.is_dir():
         if output.exists() and not output.is_dir():
             msg = f"{output} is a file, and -o {output.name}/ asks for a folder. Nothing was sent."
@@ -80,7 +89,18 @@ def _output(config: RunConfig) -> tuple[Path, str, bool]:
     if output.name.lower().endswith(COMPRESSIONS):
         msg = f"The output {output} would be compressed, which is not offered. Nothing was sent."
         raise UsageError(msg, hint="-o results.parquet is compressed inside.")
+    if output.name.lower().endswith(FOREIGN):
+        msg = f"The output {output} is named as {output.suffix}, and results are .jsonl or .parquet. Nothing was sent."
+        raise UsageError(msg, hint=f"-o {output.stem}.jsonl")
     return output, stem(output.name), False
+
+
+def _is_of_the_system(output: Path) -> bool:
+    """Tell whether a path leads to a device or the like, by its name or by a link."""
+    for path in (output, Path(os.path.realpath(output))):
+        if any(root == path or root in path.parents for root in _SYSTEM):
+            return True
+    return False
 
 
 def _format(config: RunConfig, output: Path, *, folder: bool) -> str:

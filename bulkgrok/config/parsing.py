@@ -24,6 +24,8 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", re.ASCII)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
+#: What Python reads as numbers and JSON has no word for.
+_CONSTANTS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 _NO: Final = frozenset({"0", "false", "no", "off"})
 
 
@@ -188,7 +190,10 @@ def _constant(name: str) -> object:
 
 
 def params(value: object) -> dict[str, object]:
-    """Return body defaults from a mapping, a JSON object, or KEY=VALUE texts whose VALUE is JSON or else text."""
+    """Return body defaults from a mapping, a JSON object, or KEY=VALUE texts whose VALUE is JSON or else text.
+
+    Text that begins as JSON does (a brace, a bracket, a quote) must be JSON: it was meant to be.
+    """
     if isinstance(value, Mapping):
         checked = {str(key): item for key, item in value.items()}
     elif isinstance(value, str) and value.lstrip().startswith("{"):
@@ -224,6 +229,12 @@ def _pair(line: object) -> tuple[str, object]:
     try:
         return key.strip(), json.loads(raw, parse_constant=_constant)
     except (ValueError, RecursionError):
+        if raw.strip() in _CONSTANTS:
+            msg = f"must hold JSON values or text, and {_shown(line)} is a number that JSON does not have"
+            raise ValueError(msg) from None
+        if raw.lstrip().startswith(("{", "[", '"')):
+            msg = f"must hold JSON or text, and {_shown(line)} begins as JSON and is none"
+            raise ValueError(msg) from None
         return key.strip(), raw
 
 

@@ -153,12 +153,29 @@ def test_a_template_is_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("a=1", 1), ("a=x", "x"), ("a=", ""), ('a="1"', "1"), ('a={"b": [null]}', {"b": [None]}), ("a=NaN", "NaN"),
-        ("a=b=c", "b=c"), ("a=true", True), ("a=" + "[" * 50_000, "[" * 50_000),
+        ("a=1", 1), ("a=x", "x"), ("a=", ""), ('a="1"', "1"), ('a={"b": [null]}', {"b": [None]}), ("a=nancy", "nancy"),
+        ("a=b=c", "b=c"), ("a=true", True),
     ],
 )  # fmt: skip
 def test_a_param_is_json_or_else_text(text, value):
     assert configured(param=(text,)).params == {"a": value}
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", " -Infinity", '{"type":"json', "[1,", '"x', '{"a": NaN}', "[" * 50_000, "1e400"]
+)
+def test_a_param_that_was_meant_to_be_json_and_is_none_is_refused(value):
+    with pytest.raises(UsageError, match=r"^--param must .*Nothing was sent\.$"):
+        configured(param=("a=" + value,))
+
+
+def test_a_file_that_cannot_be_read_is_answered_with_what_to_do(tmp_path):
+    (tmp_path / "c.toml").write_text("model = ")
+    (tmp_path / "key").write_bytes(b"\xff")
+    for flags in ({"config": tmp_path / "c.toml"}, {"config": tmp_path / "no"}, {"api_key_file": tmp_path / "key"}):
+        with pytest.raises(UsageError, match="Nothing was sent") as caught:
+            configured(**flags)
+        assert caught.value.hint
 
 
 def test_the_key_comes_from_the_environment_and_shows_nowhere():

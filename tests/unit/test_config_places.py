@@ -154,3 +154,18 @@ def test_a_run_is_found_by_its_folder_of_parts():
     wanted = Path.cwd() / "out.bulkgrok"
     assert wanted in list(find_run_dirs(folder))
     assert wanted in list(find_run_dirs(folder / "_errors.jsonl"))
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/null", "/proc/self/fd/1", "/sys/x.jsonl", "link.jsonl"])
+def test_results_cannot_go_to_standard_output_or_a_device(output):
+    Path("link.jsonl").symlink_to("/dev/stdout")
+    with pytest.raises(UsageError, match="Nothing was sent") as caught:
+        located("inputs.jsonl", output=output)
+    assert "-o FILE" in caught.value.hint
+
+
+@pytest.mark.parametrize("output", ["x.csv", "x.TSV", "x.xlsx"])
+def test_an_output_named_after_another_format_is_refused(output):
+    with pytest.raises(UsageError, match="Nothing was sent") as caught:
+        located("inputs.jsonl", output=output)
+    assert caught.value.hint == "-o x.jsonl"
