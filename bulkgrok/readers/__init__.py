@@ -11,7 +11,7 @@ needs it: pyarrow comes with Parquet and with compressed files only.
 from __future__ import annotations
 
 from bulkgrok.readers.identity import InputStamp, fingerprint, stamp, unchanged
-from bulkgrok.readers.opening import FORMATS, Format, open_reader
+from bulkgrok.readers.opening import FORMATS, Format, open_reader, verify
 from bulkgrok.readers.spool import SPOOL, spool_stdin
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "spool_stdin",
     "stamp",
     "unchanged",
+    "verify",
 ]

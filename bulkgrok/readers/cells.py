@@ -1,8 +1,9 @@
 """Cells of an Arrow table as JSON values, by their type.
 
-Law: a missing value is an absent key, in rows and in structs, because a table cannot tell the two apart; inside lists
-it stays. Numbers stay numbers, text stays text (JSON in a text column is the encoder's business), times become ISO
-8601 in UTC. What JSON cannot say (NaN, binary that is no text) is a defect of that row alone.
+Law: a missing value is None in a row, for templates, whose columns are the table's; in structs it is an absent key,
+because a table cannot tell the two apart; inside lists it stays. Numbers stay numbers, text stays text (JSON in a text
+column is the encoder's business), times become ISO 8601 in UTC. What JSON cannot say (NaN, binary that is no text) is a
+defect of that row alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def converted(batch: pa.RecordBatch, names: list[str]) -> Iterator[JsonObject | 
             yield _one({name: column.slice(index, 1) for name, column in columns.items()})
         return
     for index in range(batch.num_rows):
-        yield {name: value for name in names if (value := cells[name][index]) is not None}
+        yield {name: cells[name][index] for name in names}
 
 
 def _one(row: Mapping[str, pa.Array]) -> JsonObject | str:
@@ -51,8 +52,7 @@ def _one(row: Mapping[str, pa.Array]) -> JsonObject | str:
             return f"column {name}: the text is not UTF-8"
         except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
             return f"column {name}: this {column.type} cannot be written as JSON ({' '.join(str(error).split())[:100]})"
-        if value is not None:
-            found[name] = value
+        found[name] = value
     return found
 
 

@@ -15,9 +15,12 @@ from typing import BinaryIO, Final, cast
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.ports import Reader
+from bulkgrok.readers.blocks import BrokenInput, blocks
 from bulkgrok.readers.identity import open_input
 
 PARQUET_MAGIC: Final = b"PAR1"
+#: n bytes unpacked at a time where only their being there matters.
+_VERIFY_BYTES: Final = 1 << 20
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
@@ -38,6 +41,8 @@ FORMATS: Final[Mapping[str, Format]] = {
 }
 #: What to assume of a file that says nothing.
 _DEFAULT: Final = "jsonl"
+#: What looks like an input to its user and is none; every line of it would be a bad row.
+_FOREIGN: Final = (".csv", ".tsv", ".xlsx", ".xls")
 
 #: compression -> its suffixes.
 COMPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {"gzip": (".gz",), "zstd": (".zst", ".zstd")}
@@ -62,6 +67,8 @@ def open_reader(path: Path, *, columns: frozenset[str] | None = None, format: st
         table = head == PARQUET_MAGIC and _ends_as_parquet(file)
     found = _compression_of(head)
     name, promised = _named(path)
+    if format is None and not table and name is None:
+        _check_foreign(path)
     chosen = format or ("parquet" if table else name) or _DEFAULT
     text = FORMATS[chosen].text
     if text:
@@ -70,6 +77,30 @@ def open_reader(path: Path, *, columns: frozenset[str] | None = None, format: st
     if not table:
         raise _no_parquet(path, found=found)
     return _make(chosen, path, columns=columns)
+
+
+def verify(path: Path) -> None:
+    """Read a compressed text input through once, so that a damaged one is refused before anything is sent.
+
+    Builds no rows; returns at once for plain text and Parquet, whose damage is seen when they are opened or not at all.
+
+    Args:
+        path: A regular file.
+
+    Raises:
+        InputError: It cannot be opened, or its bytes are cut off or damaged.
+    """
+    with open_input(path) as file:
+        compression = _compression_of(file.read(4))
+    if compression is None:
+        return
+    lines = 0
+    try:
+        for block in blocks(path, compression=compression, block_bytes=_VERIFY_BYTES):
+            lines += block.count(b"\n")
+    except BrokenInput as error:
+        msg = f"{path} breaks off after line {lines}: {error}. Nothing was sent."
+        raise InputError(msg, hint="The file is cut off or damaged: make or copy it again.") from None
 
 
 def _make(chosen: str, path: Path, **arguments: object) -> Reader:
@@ -100,6 +131,15 @@ def _compression_of(head: bytes) -> str | None:
     if head == b"\x28\xb5\x2f\xfd" or (len(head) == 4 and head[0] & 0xF0 == 0x50 and head[1:] == b"\x2a\x4d\x18"):
         return "zstd"
     return None
+
+
+def _check_foreign(path: Path) -> None:
+    name = path.name.lower()
+    for suffix in (suffix for suffixes in COMPRESSIONS.values() for suffix in suffixes):
+        name = name.removesuffix(suffix)
+    if name.endswith(_FOREIGN):
+        msg = f"bulkgrok reads .jsonl, .parquet and .txt; convert {path.name} first. Nothing was sent."
+        raise InputError(msg, hint='One JSON object a line, its keys the columns: {"custom_id": …, "prompt": …}')
 
 
 def _ends_as_parquet(file: BinaryIO) -> bool:

@@ -10,7 +10,10 @@ import pytest
 from pyarrow import parquet as pq
 
 from bulkgrok.core.errors import InputError
-from bulkgrok.readers import FORMATS, open_reader
+from bulkgrok.core.model import Item
+from bulkgrok.kinds.prices import Prices
+from bulkgrok.kinds.rows import RowEncoder, RowSettings
+from bulkgrok.readers import FORMATS, open_reader, verify
 from bulkgrok.readers.opening import COMPRESSIONS
 
 PROMPTS = [f"question {n}, {'long ' * (n % 50)}\u2028\x0b\x85 Grüße" for n in range(3000)]
@@ -243,3 +246,53 @@ def test_rubbish_is_rows_or_an_input_error_and_nothing_else(tmp_path, variant, r
         rows_of(open_reader(path))
     except InputError as error:
         assert str(path) in error.message  # noqa: PT017 - either way is right
+
+
+@each_variant
+def test_a_whole_input_passes_verification(tmp_path, variant):
+    verify(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+
+
+@each_packed
+@pytest.mark.parametrize("left", [0.99, 0.5, 0.02])
+def test_a_damaged_packed_input_is_refused_before_anything_is_sent(tmp_path, variant, left):
+    path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))
+    packed = path.read_bytes()
+    path.write_bytes(packed[: int(len(packed) * left)])
+    with pytest.raises(InputError) as read:
+        rows_of(open_reader(path))
+    with pytest.raises(InputError, match=r"Nothing was sent\.$") as verified:
+        verify(path)
+    line = read.value.message.partition(" (")[0]
+    assert verified.value.message.startswith(line + ":")
+
+
+def test_an_input_that_is_not_there_does_not_pass_verification(tmp_path):
+    with pytest.raises(InputError):
+        verify(tmp_path / "none.jsonl.gz")
+
+
+NULLS = [
+    {"custom_id": "a", "prompt": "p", "messages": None, "q": "Q", "n": None},
+    {"custom_id": None, "prompt": None, "messages": [{"role": "user", "content": "m"}], "q": None, "n": 1},
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"prompt": "{{ q }} [{{ n }}] {{ row.n }}"}, {"system": "[{{ n }}]"}],
+    ids=["shapes", "prompt", "system"],
+)
+def test_a_null_means_the_same_in_json_lines_and_in_a_table(tmp_path, settings):
+    lines, table = tmp_path / "in.jsonl", tmp_path / "in.parquet"
+    lines.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in NULLS))
+    pq.write_table(pa.Table.from_pylist(NULLS), table)
+    encoder = RowEncoder(RowSettings(**settings), Prices.shipped())
+    sent = [
+        [encoder.encode(raw) for raw in rows_of(open_reader(path, columns=encoder.columns))] for path in (lines, table)
+    ]
+    assert all(isinstance(item, Item) for items in sent for item in items)
+    assert [[item.custom_id for item in items] for items in sent] == [["a", "1"]] * 2
+    # Fields of the body that are null are sent from JSON lines, where null can be told from absent.
+    said = [[json.loads(item.body)["messages"] for item in items] for items in sent]
+    assert said[0] == said[1]

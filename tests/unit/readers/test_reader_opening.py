@@ -103,3 +103,14 @@ def test_plain_files_are_read_without_pyarrow(tmp_path):
         "assert 'pyarrow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.CSV.gz", "q.tsv", "q.xlsx"])
+def test_a_table_of_another_program_is_not_taken_for_json_lines(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"id,prompt\n1,hello\n")
+    with pytest.raises(InputError, match=rf"reads \.jsonl.* convert {name} first\. Nothing was sent\.$") as caught:
+        open_reader(path)
+    assert caught.value.hint
+    path = path.rename(tmp_path / "q.csv")
+    assert rows_of(path, format="txt")[0].value == {"prompt": "id,prompt"}

@@ -41,7 +41,7 @@ def test_nested_messages_keep_their_shape_without_their_nulls(tmp_path):
     ]
     assert values(tmp_path, pa.table({"messages": messages})) == [
         {"messages": [{"role": "system", "content": "s"}, {"role": "user", "name": "n"}]},
-        {},
+        {"messages": None},
         {"messages": []},
     ]
 
