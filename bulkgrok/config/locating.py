@@ -97,7 +97,9 @@ def _output(config: RunConfig) -> tuple[Path, str, bool]:
 
 def _is_of_the_system(output: Path) -> bool:
     """Tell whether a path leads to a device or the like, by its name or by a link."""
-    for path in (output, Path(os.path.realpath(output))):
+    # /dev/stdout is itself a link, to a file at times: what a link says counts as well as where all links end.
+    said = output.parent / output.readlink() if output.is_symlink() else output
+    for path in (output, said, Path(os.path.realpath(output))):
         if any(root == path or root in path.parents for root in _SYSTEM):
             return True
     return False

@@ -80,6 +80,9 @@ class BadRow:
     digest: bytes
     template: bool = False
     """Whether it was the user's template that failed, which is a usage error when every row does so."""
+    kind: str = ""
+    """Empty where the row did not get far enough to have one; so is `model`."""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -29,6 +30,7 @@ from bulkgrok.kinds.templates import PromptTemplate
 
 _DIGEST_BYTES: Final = 16
 _MESSAGE_CHARS: Final = 2_000
+_HELP: Final = "`bulkgrok run --help` explains every flag."
 #: `--param` cannot set these: they are what a row is, or have a flag of their own.
 _NOT_PARAMS: Final = {
     "prompt": "--prompt", "messages": "--prompt", "system": "--system", "mode": "--mode", "deferred": "--mode",
@@ -89,11 +91,38 @@ class RowEncoder:
             row = cast("JsonObject", columns) if isinstance(raw.value, bytes) else self._cells(columns)
             return self._item(raw, row, columns, custom_id)
         except InvalidRow as error:
-            return _bad(raw, custom_id, error.message, template=error.template)
+            return self._bad(raw, custom_id, error.message, template=error.template)
         except RecursionError:
-            return _bad(raw, custom_id, "the row is nested too deeply")
+            return self._bad(raw, custom_id, "the row is nested too deeply")
         except Exception as error:  # noqa: BLE001 - whatever a row holds, it stops no other row
-            return _bad(raw, custom_id, f"the row cannot be encoded: {type(error).__name__}: {error}")
+            return self._bad(raw, custom_id, f"the row cannot be encoded: {type(error).__name__}: {error}")
+
+    def _bad(self, raw: RawRow, custom_id: str, message: str, *, template: bool = False) -> BadRow:
+        text = " ".join(message.encode("utf-8", "replace").decode().split())[:_MESSAGE_CHARS]
+        kind, model = self._known(raw)
+        return BadRow(
+            row=raw.row,
+            line=raw.line,
+            custom_id=custom_id,
+            message=text,
+            digest=_digest("bad row", _raw_bytes(raw.value)),
+            template=template,
+            kind=kind,
+            model=model,
+        )
+
+    def _known(self, raw: RawRow) -> tuple[str, str]:
+        """Return kind and model of a bad row as far as they can be told; good rows pay nothing for it."""
+        kind = model = ""
+        with suppress(Exception):  # whatever made it a bad row may do so again
+            row = self._cells(raw.value) if isinstance(raw.value, Mapping) else parse_line(raw.value)
+            prompt = None if self._prompt is None else "-"
+            shaped = shape(row, default_kind=self._settings.kind, prompt=prompt, system=_no_system)
+            kind = shaped.kind
+            fields = {**self._params, **shaped.fields}
+            found = self._model(KINDS[kind], fields, own=shaped.fields.get("model"))
+            model = found if is_text(found) else ""
+        return kind, model
 
     def _cells(self, columns: Mapping[str, object]) -> JsonObject:
         """Return what is needed of a table row as JSON values; other columns may hold what JSON cannot say."""
@@ -166,22 +195,22 @@ class RowEncoder:
 
 def _check(settings: RowSettings) -> None:
     if settings.kind not in KINDS:
-        msg = f"--kind {settings.kind}: there are {', '.join(KINDS)}"
-        raise UsageError(msg)
+        msg = f"--kind {settings.kind}: there are {', '.join(KINDS)}. Nothing was sent."
+        raise UsageError(msg, hint=_HELP)
     if settings.mode not in tuple(Mode):
-        msg = f"--mode {settings.mode}: there are {', '.join(Mode)}"
-        raise UsageError(msg)
+        msg = f"--mode {settings.mode}: there are {', '.join(Mode)}. Nothing was sent."
+        raise UsageError(msg, hint=_HELP)
     for key, value in settings.params.items():
         if (instead := _NOT_PARAMS.get(key)) is not None:
-            msg = f"--param {key}: this cannot be a default of every body; use {instead}"
-            raise UsageError(msg)
+            msg = f"--param {key}: this cannot be a default of every body; use {instead}. Nothing was sent."
+            raise UsageError(msg, hint=_HELP)
         try:
             same = orjson.loads(orjson.dumps(value)) == value
         except (TypeError, ValueError, RecursionError):
             same = False
         if not same:
-            msg = f"--param {key}: the value cannot be sent as JSON unaltered"
-            raise UsageError(msg)
+            msg = f"--param {key}: the value cannot be sent as JSON unaltered. Nothing was sent."
+            raise UsageError(msg, hint="Give a large number as text: --param 'KEY=\"…\"'")
 
 
 def _name(columns: Mapping[str, object], ordinal: int) -> str:
@@ -207,18 +236,6 @@ def _no_system() -> None:
 
 def _digest(what: str, content: bytes) -> bytes:
     return blake2b(what.encode() + b"\n" + content, digest_size=_DIGEST_BYTES).digest()
-
-
-def _bad(raw: RawRow, custom_id: str, message: str, *, template: bool = False) -> BadRow:
-    text = " ".join(message.encode("utf-8", "replace").decode().split())[:_MESSAGE_CHARS]
-    return BadRow(
-        row=raw.row,
-        line=raw.line,
-        custom_id=custom_id,
-        message=text,
-        digest=_digest("bad row", _raw_bytes(raw.value)),
-        template=template,
-    )
 
 
 def _raw_bytes(value: bytes | Mapping[str, object]) -> bytes:

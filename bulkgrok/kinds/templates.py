@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: The whole row under one name, for columns whose names are no identifiers: {{ row["odd key"] }}.
 WHOLE_ROW: Final = "row"
 _LISTED_COLUMNS: Final = 40
+_HINT: Final = "Mend it; columns stand in double braces: --prompt 'Q: {{ question }}'"
 
 
 class PromptTemplate:
@@ -47,14 +48,14 @@ class PromptTemplate:
             self._template: jinja2.Template = environment.from_string(text)
             names = jinja2.meta.find_undeclared_variables(bare.parse(text))
         except jinja2.TemplateSyntaxError as error:
-            msg = f"the template of {flag} is malformed: line {error.lineno}: {error.message}"
-            raise UsageError(msg) from error
+            msg = f"the template of {flag} is malformed: line {error.lineno}: {error.message}. Nothing was sent."
+            raise UsageError(msg, hint=_HINT) from error
         except UnicodeEncodeError as error:
-            msg = f"the template of {flag} is not UTF-8 text"
-            raise UsageError(msg) from error
+            msg = f"the template of {flag} is not UTF-8 text. Nothing was sent."
+            raise UsageError(msg, hint=_HINT) from error
         except (ValueError, RecursionError, jinja2.TemplateError, SyntaxError) as error:
-            msg = f"the template of {flag} cannot be used: {error}"
-            raise UsageError(msg) from error
+            msg = f"the template of {flag} cannot be used: {error}. Nothing was sent."
+            raise UsageError(msg, hint=_HINT) from error
         self._flag = flag
         self._undefined = jinja2.UndefinedError
         self.columns: Final[frozenset[str] | None] = None if WHOLE_ROW in names else frozenset(names)

@@ -112,3 +112,23 @@ def test_settings_that_cannot_be_used_are_refused_at_once(settings, words):
     with pytest.raises(UsageError) as caught:
         RowEncoder(RowSettings(**settings), Prices.shipped())
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        (b'{"kind": "video", "prompt": "p", "duration": 999}', ("video", "grok-imagine-video")),
+        (b'{"kind": "video", "prompt": "p", "duration": 999, "model": "m"}', ("video", "m")),
+        (b'{"prompt": "", "model": "m"}', ("", "")),
+        (b'{"messages": [], "model": "m"}', ("chat", "m")),
+        (b'{"messages": [], "model": 7}', ("chat", "")),
+        (b'{"messages": [], "model": "\\ud800"}', ("", "")),
+        (b"{", ("", "")),
+        ({"kind": "video", "prompt": "p", "duration": 999, "model": None}, ("video", "grok-imagine-video")),
+        ({"a": float("nan")}, ("", "")),
+    ],
+)
+def test_a_bad_row_tells_its_kind_and_model_where_they_are_known(row, known):
+    bad = RowEncoder(RowSettings(), Prices.shipped()).encode(RawRow(row=0, line=1, value=row))
+    assert isinstance(bad, BadRow)
+    assert (bad.kind, bad.model) == known
