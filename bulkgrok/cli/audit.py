@@ -48,7 +48,9 @@ def audit(run: str, *, as_json: bool) -> int:
     found = find_run(run)
     with reading(found) as store:
         account = collect(store, running=found.pid is not None)
-    write_out(json.dumps(account) if as_json else text(account))
+        identity = store.identity()
+    simulated = identity is not None and identity.simulated
+    write_out(json.dumps(account) if as_json else text(account, simulated=simulated))
     return 3 if account["unexplained"] else 0
 
 
@@ -80,9 +82,10 @@ def _as_json(entry: LedgerEntry) -> dict[str, Any]:
     }
 
 
-def text(account: dict[str, Any]) -> str:
+def text(account: dict[str, Any], *, simulated: bool = False) -> str:
     """Return the account in words: what was billed for certain, then a short table for each other word."""
-    lines = [f"billed: {noun(account['billed'], 'request')}, {money(account['cost_usd'])} as far as the API told"]
+    told = "(simulated: nothing was paid)" if simulated else "as far as the API told"
+    lines = [f"billed: {noun(account['billed'], 'request')}, {money(account['cost_usd'])} {told}"]
     empty = []
     for name, meaning in LISTS.items():
         entries = account[name]

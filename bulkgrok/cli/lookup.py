@@ -113,7 +113,7 @@ def _by_identity(path: Path) -> Iterator[Path]:
 
 
 def _names(store: Store, path: Path) -> bool:
-    """Tell whether a run reads or writes a path. An input that was typed as a relative path must be of the same size."""
+    """Tell whether a run reads or writes a path; an input typed as a relative path must have the same size."""
     identity, report = store.identity(), store.recall("report")
     if identity is None:
         return False
@@ -210,13 +210,12 @@ def reading(found: FoundRun) -> Iterator[Store]:
 def summary(found: FoundRun, store: Store) -> dict[str, Any]:
     """Return the run's summary object as the checkpoint tells it: the same keys as `run --json`."""
     totals = store.totals()
-    rows = store.recall("rows")
-    rows = rows if isinstance(rows, int) else None
+    report = last_end(found, store)
+    rows = covered(report, store)
     outstanding = totals.accepted + totals.redeemed
     pending = None if rows is None else max(rows - totals.succeeded - totals.failed - outstanding, 0)
     doubts = 0 if found.pid is not None else len(store.pending_doubts())
     identity = store.identity()
-    report = found.report
     output = identity.run_id if identity is not None else str(report.get("output", ""))
     return {
         "run_id": output,
@@ -233,15 +232,31 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
         "output": report.get("output", output),
         "errors": report.get("errors") or _errors_of(output),
         "run_dir": str(found.run_dir),
-        "duration_s": _duration(found),
+        "duration_s": _duration(found, report),
         "exit_code": _exit_code(report, pending, outstanding, totals.failed) if found.pid is None else None,
     }
 
 
-def _duration(found: FoundRun) -> float:
+def last_end(found: FoundRun, store: Store) -> Mapping[str, Any]:
+    """Return the report of the last start, or nothing while it goes on or when it never came to an end."""
+    if found.status:
+        return found.report
+    report = store.recall("report")
+    return report if isinstance(report, dict) and found.pid is None else {}
+
+
+def covered(report: Mapping[str, Any], store: Store) -> int | None:
+    """Return how many rows the run has: of one that finished under `--limit`, those; None when not yet counted."""
+    rows, last = store.recall("rows"), report.get("rows")
+    if report.get("exit_code") in {0, 3} and isinstance(last, int):
+        return last
+    return rows if isinstance(rows, int) else None
+
+
+def _duration(found: FoundRun, report: Mapping[str, Any]) -> float:
     if found.live is not None:
         return max(time.time() - _number(found.live.get("started_at")), 0.0)
-    return _number(found.report.get("duration_s"))
+    return _number(report.get("duration_s"))
 
 
 def _exit_code(report: Mapping[str, Any], pending: int | None, outstanding: int, failed: int) -> int | None:

@@ -92,7 +92,7 @@ def execute(config: RunConfig) -> int:
     log("run.starting", input=config.input, endpoint="simulator" if config.simulate else config.base_url)
     display = make_display(config.progress, error_stream(), color=color_wanted())
     try:
-        report, requests = _run(config, log, display)
+        report, progress = _run(config, log, display)
     except Exception as error:  # noqa: BLE001 - the boundary of a run: told in words, the traceback goes to the log
         known = unwrap(error)
         if isinstance(known, BulkgrokError):
@@ -104,21 +104,24 @@ def execute(config: RunConfig) -> int:
     finally:
         display.close()
         log.close()
-    return _conclude(config, report, requests, redact)
+    return _conclude(config, report, progress, redact)
 
 
-def _conclude(config: RunConfig, report: Report, requests: int, redact: Redaction) -> int:
+def _conclude(config: RunConfig, report: Report, progress: Progress, redact: Redaction) -> int:
     """Say how a run ended: the summary to standard output, what to do next to standard error."""
-    from bulkgrok.cli.summary import summary_text  # noqa: PLC0415 - help must not wait for it
+    from bulkgrok.cli.summary import after_failures, summary_text  # noqa: PLC0415 - help must not wait for it
 
     if isinstance(report.stopped, BulkgrokError):
         say_error(report.stopped, redact)
-    text = summary_text(report, requests=requests, simulated=config.simulate)
+    text = summary_text(
+        report, requests=progress.requests, simulated=config.simulate, deadline_at=progress.next_deadline_at
+    )
     write_out(json.dumps(report.as_json()) if config.json else text)
     if report.exit_code in {130, 143} or (report.exit_code >= 4 and not getattr(report.stopped, "hint", None)):
         say(f"next: {again()}   (continues where it stopped)")
     elif report.exit_code == 3:
-        say(f"next: {again('--retry-failed')}   (tries the failed rows again)")
+        for line in after_failures(report, again=again("--retry-failed"), template=config.prompt is not None):
+            say(line)
     return report.exit_code
 
 
@@ -142,13 +145,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, int]:
+def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, Progress]:
     from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         engine = Engine(config, events=log, say=display.message)
         report = runner.run(_drive(engine, display))
-        return report, engine.progress.requests
+        return report, engine.progress
 
 
 async def _drive(engine: Engine, display: Display) -> Report:

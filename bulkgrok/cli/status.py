@@ -10,9 +10,9 @@ from typing import Any
 
 import rich_click as click
 
-from bulkgrok.cli.lookup import FoundRun, find_run, reading, summary
+from bulkgrok.cli.lookup import FoundRun, find_run, last_end, reading, summary
 from bulkgrok.cli.messages import write_out
-from bulkgrok.core.model import Report, Totals
+from bulkgrok.core.model import Report
 
 WATCH_S = 2.0
 
@@ -43,21 +43,47 @@ def _json(found: FoundRun) -> str:
 
 
 def _text(found: FoundRun) -> str:
-    from bulkgrok.cli.summary import aligned, places_table, rows_table  # noqa: PLC0415 - help must not wait for it
-    from bulkgrok.telemetry.wording import count, noun, printable  # noqa: PLC0415 - as above
+    from bulkgrok.cli.summary import aligned, deadline, places_table, rows_table  # noqa: PLC0415 - help must not wait for it
+    from bulkgrok.telemetry.wording import printable  # noqa: PLC0415 - as above
 
     with reading(found) as store:
         facts = summary(found, store)
-        totals = store.totals()
+        until = store.totals().next_deadline_at
+        identity, all_rows = store.identity(), store.recall("rows")
+        ended, stopped = last_end(found, store), store.recall("stopped")
     report = Report(**{**facts, "exit_code": facts["exit_code"] or 0})
-    done = report.succeeded + report.failed
-    rows = (
-        f"{count(done)} of {noun(report.rows, 'row')}" if report.rows is not None else f"{noun(done, 'row')}, of more"
-    )
-    lines = [*rows_table(report), *_deadline(totals), *_live(found.live), *places_table(report)]
-    head = f"{rows} done; {_runner(found, facts)}"
+    simulated = identity is not None and identity.simulated
+    lines = [
+        *rows_table(report, simulated=simulated), *deadline(until), *_live(found.live), *places_table(report)
+    ]  # fmt: skip
+    head = f"{_rows(report, ended, all_rows)}; {_runner(found, facts)}"
     note = printable((found.live or {}).get("note") or "", limit=300)
-    return "\n".join(part for part in (head, note, aligned(lines), _next(found, facts)) if part)
+    why, hint = _why(ended, stopped)
+    template = identity is not None and identity.settings.get("prompt") is not None
+    after = "" if found.pid is not None else _next(report, hint, template=template)
+    return "\n".join(part for part in (head, note, why, aligned(lines), after) if part)
+
+
+def _rows(report: Report, ended: Mapping[str, Any], all_rows: object) -> str:
+    """Return how many rows are done of how many, as far as they are counted."""
+    from bulkgrok.telemetry.wording import count, noun  # noqa: PLC0415 - help must not wait for it
+
+    done = report.succeeded + report.failed
+    if report.rows is None:
+        return f"{noun(done, 'row')} done, the rest not yet counted"
+    if ended.get("exit_code") in {0, 3} and all_rows != report.rows:
+        return f"{count(done)} of the first {noun(report.rows, 'row')} (--limit) done"
+    return f"{count(done)} of {noun(report.rows, 'row')} done"
+
+
+def _why(ended: Mapping[str, Any], stopped: object) -> tuple[str, str]:
+    """Return why the last start ended early and what it said to do, both empty when it did not."""
+    from bulkgrok.telemetry.wording import printable  # noqa: PLC0415 - help must not wait for it
+
+    if not isinstance(stopped, dict) or not ended or stopped.get("exit_code") != ended.get("exit_code"):
+        return "", ""
+    told = printable(stopped.get("message") or "", limit=2000, lines=True)
+    return f"stopped: {told}" if told else "", printable(stopped.get("hint") or "", limit=1000, lines=True)
 
 
 def _runner(found: FoundRun, facts: Mapping[str, Any]) -> str:
@@ -66,16 +92,6 @@ def _runner(found: FoundRun, facts: Mapping[str, Any]) -> str:
         return f"a runner is alive (pid {found.pid}, {state})"
     code = facts["exit_code"]
     return "no runner" if code is None else f"no runner; the last one ended with exit code {code}"
-
-
-def _deadline(totals: Totals) -> list[tuple[str, str]]:
-    from bulkgrok.telemetry.wording import duration  # noqa: PLC0415 - help must not wait for it
-
-    if totals.next_deadline_at is None:
-        return []
-    left = totals.next_deadline_at - time.time()
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(totals.next_deadline_at))
-    return [("deadline", f"{at}, in {duration(left)}" if left > 0 else f"{at}, which is over")]
 
 
 def _live(progress: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -90,11 +106,14 @@ def _live(progress: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [("now", f"{rate(since / seconds)} rows, {flight} in flight")]
 
 
-def _next(found: FoundRun, facts: Mapping[str, Any]) -> str:
-    if found.pid is not None:
-        return ""
-    if facts["pending"] or facts["outstanding"] or facts["pending"] is None:
+def _next(report: Report, hint: str, *, template: bool) -> str:
+    from bulkgrok.cli.summary import after_failures  # noqa: PLC0415 - help must not wait for it
+
+    if hint:
+        return f"next: {hint}"
+    if report.pending or report.outstanding or report.pending is None:
         return "next: type the same `bulkgrok run …` again; it continues where it stopped"
-    if facts["failed"]:
-        return "next: type the same `bulkgrok run …` again with --retry-failed, or read the errors file"
+    if report.failed:
+        again = "type the same `bulkgrok run …` again with --retry-failed"
+        return "\n".join(after_failures(report, again=again, template=template))
     return ""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Final
 
 from bulkgrok.core.model import Report
 from bulkgrok.telemetry.wording import count, duration, money, noun, printable, rate
@@ -21,7 +26,12 @@ ENDINGS: Mapping[int, str] = {
 }
 
 
-def rows_table(report: Report) -> list[tuple[str, str]]:
+#: Failures that the same request meets again: `--retry-failed` cannot help.
+HOPELESS: Final = frozenset({"invalid_row", "moderated"})
+SIMULATED: Final = " (simulated: nothing was paid)"
+
+
+def rows_table(report: Report, *, simulated: bool = False) -> list[tuple[str, str]]:
     """Return label and value of every figure that is worth a line."""
     lines = [("succeeded", count(report.succeeded))]
     if report.failed:
@@ -38,8 +48,55 @@ def rows_table(report: Report) -> list[tuple[str, str]]:
     tokens = [f"{count(number)} {printable(name, limit=30)}" for name, number in report.tokens.items() if number]
     if tokens:
         lines.append(("tokens", ", ".join(tokens)))
-    lines.append(("cost", money(report.cost_usd)))
+    lines.append(("cost", money(report.cost_usd) + (SIMULATED if simulated else "")))
     return lines
+
+
+def deadline(at: float | None) -> list[tuple[str, str]]:
+    """Return until when the next accepted request can be fetched, where one waits."""
+    if at is None:
+        return []
+    left = at - time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    return [("deadline", f"{shown}, in {duration(left)}" if left > 0 else f"{shown}, which is over")]
+
+
+def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
+    """Return what can be done about failed rows: lines that begin with `next:`, and the first bad row.
+
+    Args:
+        report: How the run ended, with failures.
+        again: What tries the failed rows again.
+        template: Whether the run has a `--prompt`.
+    """
+    lines = []
+    if report.failed_by_code.get("invalid_row"):
+        lines += [f"first bad row: {text}" for text in _first_bad_row(Path(report.errors))]
+        if report.succeeded:
+            lines.append("next: put the bad rows, mended, in a file of their own and run that: nothing is paid twice")
+        else:
+            other = "" if template else "; for rows with columns of your own add --prompt '{{ column }}'"
+            lines.append(f"next: mend the input and run it with -o OTHER.jsonl{other}")
+    if set(report.failed_by_code) - HOPELESS:
+        lines.append(f"next: {again}   (tries the failed rows again)")
+    elif not lines:
+        lines.append(f"next: read why in {printable(report.errors, limit=4096)}; tried again, these rows fail again")
+    return lines
+
+
+def _first_bad_row(errors: Path) -> list[str]:
+    """Return where the first invalid row is and what is wrong with it, or nothing when the errors file is away."""
+    try:
+        with errors.open("rb") as file:
+            for text in islice(file, 10_000):
+                row = json.loads(text)
+                error = row["error"]
+                if error["code"] == "invalid_row":
+                    where = f"line {error['line']}" if error.get("line") else f"row {row['row']}"
+                    return [printable(f"{where}: {error['message']}", limit=300)]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        pass
+    return []
 
 
 def places_table(report: Report) -> list[tuple[str, str]]:
@@ -54,13 +111,14 @@ def aligned(lines: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {label:<{width}}  {value}" for label, value in lines)
 
 
-def summary_text(report: Report, *, requests: int, simulated: bool = False) -> str:
+def summary_text(report: Report, *, requests: int, simulated: bool = False, deadline_at: float | None = None) -> str:
     """Return the summary of a run that has ended.
 
     Args:
         report: How it ended.
         requests: n requests sent by this start.
         simulated: Whether the simulator answered, so that nothing was paid.
+        deadline_at: Until when the next outstanding request can be fetched.
     """
     done = report.succeeded + report.failed
     rows = f"{count(done)} of {noun(report.rows, 'row')}" if report.rows is not None else noun(done, "row")
@@ -68,6 +126,7 @@ def summary_text(report: Report, *, requests: int, simulated: bool = False) -> s
     if requests and report.duration_s > 0:
         pace = f", {noun(requests, 'request')}, {rate(requests / report.duration_s)}"
     ending = ENDINGS.get(report.exit_code, "Stopped")
-    simulator = " (simulated: nothing was paid)" if simulated else ""
+    simulator = SIMULATED if simulated else ""
     head = f"{ending}{simulator}: {rows} in {duration(report.duration_s)}{pace}"
-    return f"{head}\n{aligned(rows_table(report) + places_table(report))}"
+    until = deadline(deadline_at) if report.outstanding else []
+    return f"{head}\n{aligned(rows_table(report) + until + places_table(report))}"

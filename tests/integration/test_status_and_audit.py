@@ -252,6 +252,46 @@ def test_status_of_a_finished_run_gives_its_exit_code(run_dir, capsysbinary):
     assert (shown["exit_code"], shown["duration_s"], shown["errors"]) == (130, 3.5, "e")
 
 
+def ended(run_dir, **notes):
+    store = open_store(run_dir / "checkpoint.db")
+    store.open()
+    for name, value in notes.items():
+        store.note(name, value)
+    store.close()
+
+
+def test_status_repeats_why_the_last_start_stopped(run_dir, capsysbinary):
+    stopped = {"message": "The key is not accepted.", "hint": "Set XAI_API_KEY.", "exit_code": 5}
+    ended(run_dir, report={"exit_code": 5, "rows": 6}, stopped=stopped)
+    _, out = told(capsysbinary, "status", run_dir)
+    assert "stopped: The key is not accepted." in out
+    assert out.endswith("next: Set XAI_API_KEY.\n")
+    ended(run_dir, report={"exit_code": 130, "rows": 6})
+    assert "stopped:" not in told(capsysbinary, "status", run_dir)[1]
+
+
+@pytest.mark.parametrize("rows", [None, 6])
+def test_status_after_a_limit_counts_the_rows_that_it_covered(tmp_path, capsysbinary, rows):
+    folder = moved(tmp_path / "in.bulkgrok", tmp_path / "in.results.jsonl", simulated=True)
+    store = open_store(folder / "checkpoint.db")
+    store.open()
+    store.apply([
+        submit(0, mode=Mode.DIRECT),
+        Redeem(row=0, at=AT + 1, status_code=200, raw=b"{}", request_id="r"),
+        Succeed(row=0, model="grok-4.3", cost_usd=0.25, usage=b"{}", tokens=(10, 5, 0, 0)),
+    ])  # fmt: skip
+    store.close()
+    ended(folder, rows=rows)
+    _, out = told(capsysbinary, "status", folder)
+    assert out.startswith("1 row done, the rest not yet counted;" if rows is None else "1 of 6 rows done")
+    ended(folder, report={"exit_code": 0, "rows": 1})
+    _, out = told(capsysbinary, "status", folder)
+    assert out.startswith("1 of the first 1 row (--limit) done; no runner; the last one ended with exit code 0")
+    assert "next:" not in out
+    assert "$0.2500 (simulated: nothing was paid)" in out
+    assert "(simulated: nothing was paid)" in told(capsysbinary, "audit", folder)[1]
+
+
 def test_progress_fields_are_those_that_status_reads():
     assert {"state", "note", "in_flight", "started_at", "succeeded", "failed", "done_before"} <= set(Progress.__slots__)
 

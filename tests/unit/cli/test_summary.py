@@ -1,7 +1,9 @@
 """The end of a run in words."""
 
+import pytest
+
 from bulkgrok.cli.run import draining
-from bulkgrok.cli.summary import summary_text
+from bulkgrok.cli.summary import after_failures, summary_text
 from bulkgrok.core.model import Progress, Report
 
 
@@ -45,6 +47,37 @@ def test_an_interrupted_run_tells_what_waits():
     assert "1,200 accepted by the API" in shown
     assert "1 request sent without a usable reply" in shown
     assert "2 answers handed out" in shown
+
+
+def test_a_run_that_leaves_requests_behind_tells_their_deadline():
+    waiting = report(outstanding=2, exit_code=130)
+    assert "deadline  " in summary_text(waiting, requests=1, deadline_at=4e9).replace("deadline     ", "deadline  ")
+    assert "deadline" not in summary_text(report(), requests=1, deadline_at=4e9)
+
+
+def test_failed_rows_are_tried_again_only_where_that_can_help(tmp_path):
+    errors = tmp_path / "errors.jsonl"
+    errors.write_text('{"row": 4, "error": {"code": "invalid_row", "message": "no\\u001b[2J", "line": 9}}\n', "ascii")
+    told = after_failures(
+        report(failed_by_code={"invalid_row": 1, "moderated": 1}, errors=str(errors)), again="X", template=False
+    )
+    assert told[0] == "first bad row: line 9: no\\x1b[2J"
+    assert told[1].startswith("next: put the bad rows")
+    assert len(told) == 2
+    assert after_failures(report(), again="X", template=False) == ["next: X   (tries the failed rows again)"]
+    [line] = after_failures(report(failed_by_code={"moderated": 3}), again="X", template=False)
+    assert "X" not in line
+    new = report(succeeded=0, failed_by_code={"invalid_row": 1})
+    assert "--prompt" in after_failures(new, again="X", template=False)[-1]
+    assert "--prompt" not in after_failures(new, again="X", template=True)[-1]
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff", b"[]\n", b"{}\n", b'{"error": {"code": "invalid_row"}}\n', b"[" * 99_999])
+def test_an_errors_file_of_rubbish_spoils_no_summary(tmp_path, rubbish):
+    errors = tmp_path / "errors.jsonl"
+    errors.write_bytes(rubbish)
+    told = after_failures(report(failed_by_code={"invalid_row": 1}, errors=str(errors)), again="X", template=False)
+    assert len(told) == 1
 
 
 def test_paths_with_escapes_reach_no_terminal():
