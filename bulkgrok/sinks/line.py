@@ -14,6 +14,7 @@ import orjson
 
 from bulkgrok.core.jsontext import one_line
 from bulkgrok.core.model import JsonObject, RowError, Settled
+from bulkgrok.sinks.spans import top_level_object
 
 _TELLING = ("custom_id", "row", "response", "error")
 _ABSENT = object()
@@ -21,8 +22,9 @@ _ABSENT = object()
 
 def render(settled: Settled, *, simulated: bool) -> bytes:
     """Return an outcome as its line of the results or errors file, without the newline."""
-    body = None if settled.body is None else orjson.Fragment(body_json(settled.body))
-    usage = None if settled.usage is None else one_line(settled.usage)
+    text = None if settled.body is None else body_json(settled.body)
+    body = None if text is None else orjson.Fragment(text)
+    usage = _usage(settled, text)
     value = _object(settled, body, None if usage is None else orjson.Fragment(usage), simulated=simulated)
     try:
         return orjson.dumps(value)
@@ -40,7 +42,8 @@ def render_all(outcomes: Iterable[Settled], *, simulated: bool) -> bytes:
 def as_dict(settled: Settled, *, simulated: bool) -> JsonObject:
     """Return an outcome as a dict of the same shape, its body parsed; integers keep every digit."""
     body = None if settled.body is None else _parsed(settled.body)
-    usage = None if settled.usage is None or one_line(settled.usage) is None else _parsed(settled.usage)
+    found = _usage(settled, None if settled.body is None else body_json(settled.body))
+    usage = None if found is None else _parsed(found)
     return _object(settled, body, usage, simulated=simulated)
 
 
@@ -65,7 +68,7 @@ def body_json(body: bytes) -> bytes:
 
 def latency_s(settled: Settled) -> float | None:
     """Return the seconds from the first submission to the answer, None where either time is not known."""
-    if settled.submitted_at is None or settled.completed_at is None:
+    if settled.submitted_at is None or not settled.completed_at:
         return None
     return round(settled.completed_at - settled.submitted_at, 6)  # a float of today's time resolves no more
 
@@ -73,6 +76,16 @@ def latency_s(settled: Settled) -> float | None:
 def clean_text(text: str) -> str:
     """Return the text with halves of surrogate pairs replaced: neither UTF-8 nor Parquet can hold them."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _usage(settled: Settled, body: bytes | None) -> bytes | None:
+    """Return the usage as the API wrote it: what is stored went through a parser that rounds large numbers."""
+    stored = settled.usage
+    if body is not None and b'"usage"' in body:
+        exact = stored is not None and body.count(b'"usage"') == 1 and b'"usage":' + stored in body
+        if not exact and (written := top_level_object(body, "usage")) is not None:
+            return written
+    return None if stored is None else one_line(stored)
 
 
 def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -> JsonObject:
@@ -85,7 +98,7 @@ def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -
         "model": settled.model,
         "attempts": settled.attempts,
         "submitted_at": settled.submitted_at,
-        "completed_at": settled.completed_at,
+        "completed_at": settled.completed_at or None,  # 0.0: a row that was never sent
         "latency_s": latency_s(settled),
         "cost_usd": settled.cost_usd,
         "usage": usage,

@@ -142,7 +142,7 @@ def _row(settled: Settled, summarise: Callable[[str, bytes], Decoded]) -> tuple[
         settled.cost_usd,
         min(settled.attempts, _INT32_MAX),
         _microseconds(settled.submitted_at),
-        _microseconds(settled.completed_at),
+        _microseconds(settled.completed_at or None),  # 0.0: a row that was never sent
         latency_s(settled),
         settled.status_code,
         _text(settled.request_id),

@@ -1,5 +1,6 @@
 """The shape of a line, key by key."""
 
+import dataclasses
 import json
 
 import pytest
@@ -99,3 +100,31 @@ def test_a_line_that_differs_in_what_it_says_is_not_known(settled, key):
 @pytest.mark.parametrize("rubbish", [b"", b"[]", b"null", b"\xff", b"{", b"[" * 100_000, b"9" * 5000])
 def test_rubbish_is_not_known(rubbish):
     assert not line.speaks_of(rubbish, SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("body", "usage", "written"),
+    [
+        (b'{"usage":{"n":99999999999999999999999999,"m":1e400}}', b'{"n":1e26,"m":null}',
+         b'{"n":99999999999999999999999999,"m":1e400}'),
+        (b'{"a": "\\"usage\\": {", "usage" : { "n": [{}], "x": "}" }, "z": {"usage": {"n": 2}}}', b'{"n":[{}]}',
+         b'{ "n": [{}], "x": "}" }'),
+        (b'{"z":{"usage":{"n":1}},"usage":{"n":1.00}}', b'{"n":1}', b'{"n":1.00}'),
+        (b'{"usage":{"n":1},"usage":{"n":1e999}}', b'{"n":null}', b'{"n":1e999}'),
+        (b'{"usage":{"n":1},"\\u0075sage":{"n":1e999}}', b'{"n":3}', b'{"n":1e999}'),
+        (b'{"x":["usage",{"usage":{"n":2}}],"usage":[{"n":1}]}', b'{"n":3}', b'{"n":3}'),
+        (b'{"usage":{"n":1},"usage":null,"w":{"n":9}}', b'{"n":3}', b'{"n":3}'),
+        (b'["usage",{"usage":{"n":2}}]', b'{"n":3}', b'{"n":3}'),
+        (b'{"usage":{"n":2}', b'{"n":3}', b'{"n":3}'),
+        (b'{\n"usage":{\n"n":2.50}}', b'{"n":2.5}', b'{"n":2.50}'),
+    ],
+)  # fmt: skip
+def test_usage_is_the_text_that_the_api_wrote(body, usage, written):
+    text = line.render(dataclasses.replace(SUCCESS, body=body, usage=usage), simulated=False)
+    assert b'"usage":' + written + b',"assets"' in text
+    assert b"\n" not in text
+
+
+def test_a_row_that_was_never_sent_was_never_completed():
+    never = dataclasses.replace(FAILURE, completed_at=0.0)
+    assert line.render(never, simulated=False) == line.render(FAILURE, simulated=False)
