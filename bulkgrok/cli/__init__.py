@@ -36,6 +36,19 @@ class LazyGroup(click.RichGroup):
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names; suggest the nearest where there is none."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a slip
+
+            near = get_close_matches(name, COMMANDS, n=1)
+            msg = f"There is no command '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")
+            raise click.UsageError(msg, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if value:
@@ -90,5 +103,6 @@ def _tell(error: Exception) -> int:
 def _say_usage_error(error: click.ClickException) -> None:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "bulkgrok"
-    message = error.format_message().rstrip(".")
-    say_error(UsageError(f"{message}. Nothing was sent.", hint=f"{command} --help"))
+    message = error.format_message()
+    message = message if message.endswith(("?", "?)", ".")) else f"{message}."
+    say_error(UsageError(f"{message} Nothing was sent.", hint=f"{command} --help"))

@@ -36,23 +36,60 @@ _PANELS: Final = {
     "fate": "What becomes of accepted work (shares from 0 to 1)",
     "media": "The media host (shares from 0 to 1)",
 }
+_METAVARS: Final = {
+    "duration": "DURATION",
+    "number": "N",
+    "whole": "N",
+    "count": "N",
+    "limit": "N",
+    "limits": "JSON",
+    "words": "KEYS",
+    "before": "SHARE",
+    "rate": "SHARE",
+    "after": "SHARE",
+    "fate": "SHARE",
+    "media": "SHARE",
+}
 
 
 def _option(name: str) -> click.Option:
     field = FIELDS[name]
     kind, choices, default = field.metadata["kind"], field.metadata["choices"], field.default
     flag = name.replace("_", "-")
-    shown = "" if default in (None, ()) else f" Default: {_shown(default)}."
+    shown = "" if default in (None, ()) else f" Default: {_shown(default, kind)}."
     text = field.metadata["help"] + shown
     panel = _PANELS.get(kind, "Behaviour")
     if kind == "switch":
-        return click.RichOption([f"--{flag}/--no-{flag}", name], default=None, help=text, panel=panel)
-    metavar = "|".join(choices) if choices else kind.upper() if kind in {"duration", "limit"} else "VALUE"
+        text += f" --no-{flag} switches it off." if default else ""
+        return _Switch([f"--{flag}/--no-{flag}", name], default=None, help=text, panel=panel)
+    if choices:  # the words stand in the text: as a metavar they would leave it no room
+        return click.RichOption(
+            [f"--{flag}", name], metavar="WORD", help=f"{text} One of {', '.join(choices)}.", panel=panel
+        )
+    metavar = "BYTES" if flag == "media-size" else _METAVARS[kind]
     return click.RichOption([f"--{flag}", name], metavar=metavar, help=text, panel=panel)
 
 
-def _shown(default: object) -> str:
-    return f"{default:g}" if isinstance(default, float) else str(default).lower()
+class _Switch(click.RichOption):
+    """A switch that help shows by one name: two of them break in the middle of words on a narrow terminal."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **kwargs)
+        self._off, self.secondary_opts = self.secondary_opts, []
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:  # noqa: ANN401 - a private type of click
+        """Accept both names."""
+        self.secondary_opts = self._off
+        super().add_to_parser(parser, ctx)
+        self.secondary_opts = []
+
+
+def _shown(default: object, kind: str) -> str:
+    if kind == "duration" and isinstance(default, float) and default >= 3600 and default % 3600 == 0:
+        return f"{default / 3600:g}h"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _callback(port: int, media_port: int, settings: str | None, ledger_file: str | None, **flags: object) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bulkgrok.config import FLAGS
+from bulkgrok.simulator.settings import FIELDS
 
 COMMAND = Path(sys.executable).with_name("bulkgrok")
 KEY = "xai-canary0123456789canary0123456789"
@@ -150,3 +151,27 @@ def test_a_closed_stream_stops_nothing(tmp_path, stream):
     )
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["statsu"], b"There is no command 'statsu'. Did you mean 'status'? Nothing was sent."),
+        (["zzzzz"], b"There is no command 'zzzzz'. Nothing was sent."),
+        (["run", "x", "--concurency", "3"], b"? Nothing was sent."),
+    ],
+)
+def test_a_slip_is_told_what_it_resembles(typed, told):
+    done = bulkgrok(*typed)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert b"?." not in done.stderr
+
+
+def test_no_flag_of_the_simulator_breaks_on_a_narrow_terminal():
+    shown = bulkgrok("simulator", "--help", environ={"COLUMNS": "80"}).stdout.decode()
+    flags = {f"--{name.replace('_', '-')}" for name in FIELDS}
+    assert flags <= set(shown.replace("│", " ").split())
+    assert "VALUE" not in shown
+    assert "86400" not in shown
+    assert "24h" in shown
