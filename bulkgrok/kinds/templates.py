@@ -48,13 +48,13 @@ class PromptTemplate:
             self._template: jinja2.Template = environment.from_string(text)
             names = jinja2.meta.find_undeclared_variables(bare.parse(text))
         except jinja2.TemplateSyntaxError as error:
-            msg = f"the template of {flag} is malformed: line {error.lineno}: {error.message}. Nothing was sent."
+            msg = f"the template of {flag} is malformed: line {error.lineno}: {str(error.message).rstrip('.')}. Nothing was sent."
             raise UsageError(msg, hint=_HINT) from error
         except UnicodeEncodeError as error:
             msg = f"the template of {flag} is not UTF-8 text. Nothing was sent."
             raise UsageError(msg, hint=_HINT) from error
         except (ValueError, RecursionError, jinja2.TemplateError, SyntaxError) as error:
-            msg = f"the template of {flag} cannot be used: {error}. Nothing was sent."
+            msg = f"the template of {flag} cannot be used: {str(error).rstrip('.')}. Nothing was sent."
             raise UsageError(msg, hint=_HINT) from error
         self._flag = flag
         self._undefined = jinja2.UndefinedError
