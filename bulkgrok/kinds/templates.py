@@ -48,7 +48,8 @@ class PromptTemplate:
             self._template: jinja2.Template = environment.from_string(text)
             names = jinja2.meta.find_undeclared_variables(bare.parse(text))
         except jinja2.TemplateSyntaxError as error:
-            msg = f"the template of {flag} is malformed: line {error.lineno}: {str(error.message).rstrip('.')}. Nothing was sent."
+            reason = f"line {error.lineno}: {error.message}".rstrip(".")
+            msg = f"the template of {flag} is malformed: {reason}. Nothing was sent."
             raise UsageError(msg, hint=_HINT) from error
         except UnicodeEncodeError as error:
             msg = f"the template of {flag} is not UTF-8 text. Nothing was sent."
