@@ -75,7 +75,7 @@ def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
         if report.succeeded:
             lines.append("next: put the bad rows, mended, in a file of their own and run that: nothing is paid twice")
         else:
-            other = "" if template else "; for rows with columns of your own add --prompt '{{ column }}'"
+            other = "" if template else ", or type the same again with --prompt '{{ column }}'"
             lines.append(f"next: mend the input and run it with -o OTHER.jsonl{other}")
     if set(report.failed_by_code) - HOPELESS:
         lines.append(f"next: {again}   (tries the failed rows again)")

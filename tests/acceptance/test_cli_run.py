@@ -160,3 +160,25 @@ def test_neither_key_prompt_nor_answer_is_left_anywhere_but_where_it_belongs(few
     log = kept[few / "in.bulkgrok" / "log.jsonl"]
     assert b"the-secret-prompt" not in log
     assert json.loads(log.splitlines()[0])["event"] == "run.starting"
+
+
+def test_a_neighbour_that_holds_the_answers_is_told_of_once_and_how_to_use_it(few):
+    run(few, "in.jsonl")
+    run(few, "in.jsonl", "-o", "two.jsonl")
+    (few / "zz.bulkgrok").mkdir(mode=0o000)
+    code, _, err = run(few, "in.jsonl", "-o", "three/")
+    told = [line for line in err.splitlines() if "already holds 2 answers" in line]
+    assert (code, len(told)) == (3, 1)
+    assert f"--run-dir {few / 'in.bulkgrok'} writes them" in told[0]
+    code, out, err = run(few, "in.jsonl", "-o", "four.jsonl", "--run-dir", few / "in.bulkgrok")
+    assert (code, "request" in out.splitlines()[0]) == (3, False)
+    assert len((few / "four.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_standard_input_is_told_of_no_neighbour(tmp_path):
+    rows = tmp_path / "rows"
+    rows.write_text('{"prompt": "one"}\n', encoding="ascii")
+    for name in ("one.jsonl", "two.jsonl"):
+        with rows.open("rb") as pipe:
+            code, _, err = run(tmp_path, "-", "-o", name, stdin=pipe)
+        assert (code, "already holds" in err) == (0, False)
