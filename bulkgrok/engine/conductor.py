@@ -304,9 +304,9 @@ class Conductor:
             at=0.0,
             error=RowError(code=Code.INVALID_ROW, message=bad.message, line=bad.line),
             custom_id=bad.custom_id,
-            kind="",
+            kind=bad.kind,
             mode=Mode.DIRECT,
-            model="",
+            model=bad.model,
             digest=bad.digest,
             line=bad.line,
         )

@@ -127,6 +127,9 @@ class Opening:
         )
         store, committer = await self._open_checkpoint(wanted)
         rebound = await committer.call(self._bind, store, wanted)
+        if not isinstance(source, RowsSource) and not await committer.call(store.recall, "verified"):
+            await self._offload(readers.verify, source.path)
+            await committer.call(store.note, "verified", True)
         if self._config.strict and isinstance(source, FileSource):
             await self._offload(self._refuse_bad_rows, source.path)
         await committer.call(self._check_outputs, store)
