@@ -38,11 +38,6 @@ class Wanted:
     at: float
 
     @property
-    def typed(self) -> str:
-        """The input as it is typed in a command."""
-        return "-" if self.config.input == "-" else printable(self.input_name)
-
-    @property
     def settings(self) -> dict[str, object]:
         """The fixed flags."""
         config = self.config
@@ -95,7 +90,7 @@ def is_replaced(store: Store, wanted: Wanted) -> bool:
         return True
     run_dir = wanted.places.run_dir
     msg = f"{run_dir} holds a real run, and --simulate would mix invented answers into it. Nothing was sent."
-    raise RunMismatch(msg, hint=f"bulkgrok run {wanted.typed} --simulate -o simulated.jsonl")
+    raise RunMismatch(msg, hint="Type the same with -o SIMULATED.jsonl")
 
 
 def bind(store: Store, wanted: Wanted) -> bool:
@@ -126,8 +121,7 @@ def bind(store: Store, wanted: Wanted) -> bool:
         msg = f"This run was begun with other settings: {names} {differ}. Nothing was sent."
         raise RunMismatch(
             msg,
-            hint=f"Type the first command again to continue it, or start afresh: "
-            f"bulkgrok run {wanted.typed} … -o OTHER.jsonl",
+            hint="Type the first command again to continue it, or this one with -o OTHER.jsonl to start afresh.",
         )
     if not same_key and not wanted.config.new_key:
         msg = "This run was begun with another API key: accepted requests belong to it. Nothing was sent."
@@ -145,7 +139,7 @@ def _same_input(found: RunIdentity, wanted: Wanted) -> None:
     else:
         what = f"{here} has changed since the run was begun{_sizes(found.input, wanted.fingerprint)}."
     msg = f"{what} Nothing was sent, and nothing of the old run is lost."
-    raise RunMismatch(msg, hint=f"Start afresh beside it: bulkgrok run {wanted.typed} -o OTHER.jsonl")
+    raise RunMismatch(msg, hint="Start afresh beside it: type the same with -o OTHER.jsonl")
 
 
 def _sizes(old: Fingerprint | None, new: Fingerprint | None) -> str:
