@@ -16,14 +16,15 @@ from typing import Final
 
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, UsageError
-from bulkgrok.core.model import Progress, Report, Settled, Totals
+from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
-from bulkgrok.core.ports import Clock, Events, Sink, Store
+from bulkgrok.core.ports import Clock, Events, Sink
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import Standing
 from bulkgrok.engine.opening import Opening, OpenRun
 from bulkgrok.engine.projector import Projector, rebasing
 from bulkgrok.engine.recovery import recover, retry_failed
+from bulkgrok.engine.reporting import Reporting
 from bulkgrok.engine.stages import Building, Stages
 from bulkgrok.engine.status import write_status
 from bulkgrok.telemetry.wording import duration
@@ -150,11 +151,19 @@ class Engine:
                 raise self._crash
             if self._error is not None and self._refused:
                 raise self._error
-            report = await self._report(opened, self._clock.monotonic() - began)
+            report = await self._reporting(opened).report(
+                duration_s=self._clock.monotonic() - began,
+                error=self._error,
+                drained=self._drained,
+                stopped_alike=self.stages is not None and self.stages.note_stopped_alike,
+            )
         self.progress.state = "finished"
         self._write_status(report)
         self._events("run.finished", exit_code=report.exit_code, succeeded=report.succeeded, failed=report.failed)
         return report
+
+    def _reporting(self, opened: OpenRun) -> Reporting:
+        return Reporting(opened, config=self.config, progress=self.progress)
 
     # The run itself
 
@@ -199,8 +208,7 @@ class Engine:
         if self.config.retry_failed:
             retried = await retry_failed(committer, store, at=at)
             self._events("run.retrying", rows=retried)
-        totals = await committer.call(store.totals)
-        self._note_totals(totals)
+        totals = await self._reporting(opened).refresh()
         self.progress.done_before = totals.succeeded + totals.failed
 
     async def _work_until_done(self, opened: OpenRun, stages: Stages, projector: Projector) -> None:
@@ -332,7 +340,7 @@ class Engine:
         if opened.committer.failed is not None or self._refused:
             return
         try:
-            complete = self._error is None and await self._complete(opened)
+            complete = self._error is None and await self._reporting(opened).complete()
             await projector.finish(complete=complete)
             await self._give_failures(opened)
             if self._rows is None:
@@ -342,23 +350,6 @@ class Engine:
 
     def _replace_errors(self, opened: OpenRun) -> None:
         opened.errors.replace(opened.store.failures(), lambda position: opened.store.advance(_ERRORS, position))
-
-    async def _complete(self, opened: OpenRun) -> bool:
-        """Whether every row that this command covers has its outcome."""
-        if self.progress.rows is None:
-            return False
-        pending, outstanding = await opened.committer.call(self._left, opened.store)
-        return pending == 0 and outstanding == 0
-
-    def _left(self, store: Store) -> tuple[int | None, int]:
-        """Return (pending rows that are covered, None if not known; rows on their way)."""
-        totals = store.totals()
-        outstanding = totals.accepted + totals.redeemed
-        if self.progress.rows is None:
-            return None, outstanding
-        if self.config.limit is None:
-            return self.progress.rows - totals.succeeded - totals.failed - outstanding, outstanding
-        return self.progress.rows - store.taken().below(self.progress.rows), outstanding
 
     # Stopping
 
@@ -388,64 +379,3 @@ class Engine:
         if self._crash is None:
             self._crash = error
         self._halt()
-
-    # The report
-
-    def _note_totals(self, totals: Totals) -> None:
-        progress = self.progress
-        progress.succeeded = totals.succeeded
-        progress.failed = totals.failed
-        progress.failed_by_code = dict(totals.failed_by_code)
-        progress.in_doubt = totals.in_doubt
-        progress.lost = totals.lost
-        progress.cost_usd = totals.cost_usd
-        progress.tokens = dict(totals.tokens)
-        progress.outstanding = totals.accepted + totals.redeemed
-
-    async def _report(self, opened: OpenRun, duration_s: float) -> Report:
-        store, committer = opened.store, opened.committer
-        if self.stages is not None and self.stages.note_stopped_alike and committer.failed is None:
-            await committer.call(store.note, "stopped_alike", True)
-        totals = await committer.call(store.totals)
-        pending, outstanding = await committer.call(self._left, store)
-        self._note_totals(totals)
-        rows = None if pending is None else totals.succeeded + totals.failed + outstanding + pending
-        identity = await committer.call(store.identity)
-        report = Report(
-            run_id=identity.run_id if identity is not None else opened.places.run_id,
-            rows=rows,
-            succeeded=totals.succeeded,
-            failed=totals.failed,
-            pending=pending,
-            outstanding=outstanding,
-            failed_by_code=totals.failed_by_code,
-            in_doubt=totals.in_doubt + totals.submitting,
-            lost=totals.lost,
-            cost_usd=totals.cost_usd,
-            tokens=totals.tokens,
-            output=str(opened.places.output),
-            errors=str(opened.places.errors),
-            run_dir=str(opened.places.run_dir),
-            duration_s=round(duration_s, 3),
-            exit_code=self._exit_code(totals, pending, outstanding),
-            stopped=self._error,
-        )
-        if committer.failed is None:
-            await committer.call(store.note, "report", report.as_json())
-            await committer.call(store.note, "stopped", self._why_stopped())
-        return report
-
-    def _why_stopped(self) -> dict[str, object] | None:
-        """Return what `status` repeats of an early end; an API that says the key back does not get it onto the disk."""
-        error, key = self._error, self.config.api_key.reveal()
-        if error is None:
-            return None
-        message = error.message.replace(key, "…") if key else error.message
-        return {"message": message, "hint": error.hint, "exit_code": error.exit_code}
-
-    def _exit_code(self, totals: Totals, pending: int | None, outstanding: int) -> int:
-        if self._error is not None:
-            return self._error.exit_code
-        if pending == 0 and outstanding == 0:
-            return 3 if totals.failed else 0
-        return self._drained or 1
