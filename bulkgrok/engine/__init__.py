@@ -1,13 +1,20 @@
 """The composition root: builds the stages, runs them together, stops them in order. The only place where they meet.
 
 run          Engine: one run from start to report
+opening      from a configuration to an open run: everything that can be refused is refused there
 binding      does this checkpoint belong to this input, these settings, this key?
+recovery     what a start does with what the last one left
+stages       every constructor, wired
 conductor    feeds rows to the scheduler, again and again until nothing is left
+source       where rows come from
 projector    copies the outbox to a sink
 downloads    fetches files of redeemed rows
-lock         one runner a run
+reporting    what the run came to
 status       status.json for those who look on
-streaming    `bulkgrok.stream`: rows from an iterable, outcomes as they settle
+lock         one runner a run
+preview      what would be sent
+library      run, arun, stream
+streaming    rows from an iterable, outcomes as they settle
 """
 
 from bulkgrok.engine.preview import preview
