@@ -4,6 +4,7 @@ run          Engine: one run from start to report
 opening      from a configuration to an open run: everything that can be refused is refused there
 binding      does this checkpoint belong to this input, these settings, this key?
 recovery     what a start does with what the last one left
+surroundings clocks, chance, threads, network: what a simulation replaces
 stages       every constructor, wired
 conductor    feeds rows to the scheduler, again and again until nothing is left
 source       where rows come from

@@ -22,12 +22,13 @@ from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed
 from bulkgrok.core.model import BadRow, Fingerprint
-from bulkgrok.core.ports import Clock, Encoder, Offload, Sink, Store
+from bulkgrok.core.ports import Encoder, Sink, Store
 from bulkgrok.engine.binding import Wanted, bind, is_replaced
 from bulkgrok.engine.lock import RunLock
 from bulkgrok.engine.preview import encoder_of, prices_of
 from bulkgrok.engine.recovery import owned_by
 from bulkgrok.engine.source import FileSource, RowsSource
+from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.sinks import open_sink
 from bulkgrok.sinks.errors import ErrorsFile
@@ -61,8 +62,7 @@ class Opening:
     Args:
         config: What is asked.
         stack: Closes what was opened, in reverse order.
-        offload: Runs blocking calls.
-        clock: For the time of a new run.
+        surroundings: The outside.
         say: Tells the user something in words.
         rows: Rows from the caller instead of a file.
         sink: Where outcomes go instead of files, for such rows.
@@ -73,16 +73,16 @@ class Opening:
         *,
         config: RunConfig,
         stack: AsyncExitStack,
-        offload: Offload,
-        clock: Clock,
+        surroundings: Surroundings,
         say: Callable[[str], None],
         rows: AsyncIterable[Mapping[str, object]] | None = None,
         sink: Sink | None = None,
     ) -> None:
         self._config = config
         self._stack = stack
-        self._offload = offload
-        self._clock = clock
+        self._outside = surroundings
+        self._offload = surroundings.offload
+        self._clock = surroundings.clock
         self._say = say
         self._rows = rows
         self._places = places(config)
@@ -229,7 +229,7 @@ class Opening:
 
     async def _start(self) -> tuple[Store, Committer]:
         store = open_store(self._places.checkpoint)
-        committer = Committer(store)
+        committer = self._outside.committer(store)
         await committer.start()
         return store, committer
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
-from bulkgrok.core.ports import Clock, Events, Sink
+from bulkgrok.core.ports import Events, Sink
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import Standing
 from bulkgrok.engine.opening import Opening, OpenRun
@@ -27,23 +26,11 @@ from bulkgrok.engine.recovery import recover, retry_failed
 from bulkgrok.engine.reporting import Reporting
 from bulkgrok.engine.stages import Building, Stages
 from bulkgrok.engine.status import write_status
+from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.wording import duration
 
-_TICK_S: Final = 0.25
-_STATUS_TICKS: Final = 8
+_STATUS_S: Final = 2.0
 _ERRORS: Final = "errors"
-
-
-class SystemClock:
-    """The machine's wall clock and the running loop's monotonic one."""
-
-    def wall(self) -> float:
-        """UNIX seconds."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds on the loop's clock."""
-        return asyncio.get_running_loop().time()
 
 
 def _silent(_: str) -> None:
@@ -60,8 +47,7 @@ class Engine:
         rows: Rows from the caller in place of the input file.
         sink: Where outcomes go in place of the output file.
         failures: Given the rows that are failed, whenever their number changes.
-        clock: Both clocks.
-        chance: Jitter comes from it.
+        surroundings: The outside; the real one unless something else is given.
     """
 
     def __init__(  # noqa: PLR0913 - the seams of a whole run
@@ -73,8 +59,7 @@ class Engine:
         rows: AsyncIterable[Mapping[str, object]] | None = None,
         sink: Sink | None = None,
         failures: Callable[[Sequence[Settled]], None] | None = None,
-        clock: Clock | None = None,
-        chance: random.Random | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.config = config
         self.progress = Progress()
@@ -85,8 +70,8 @@ class Engine:
         self._sink = sink
         self._failures = failures
         self._failures_given = 0
-        self._clock = clock or SystemClock()
-        self._chance = chance or random.Random()  # noqa: S311 - jitter, not secrets
+        self._outside = surroundings or Surroundings()
+        self._clock = self._outside.clock
         self._places = places(config)
         self._drained: int | None = None
         self._error: BulkgrokError | None = None
@@ -132,8 +117,7 @@ class Engine:
             opening = Opening(
                 config=self.config,
                 stack=stack,
-                offload=asyncio.to_thread,
-                clock=self._clock,
+                surroundings=self._outside,
                 say=self._say,
                 rows=self._rows,
                 sink=self._sink,
@@ -178,8 +162,7 @@ class Engine:
             opened,
             config=self.config,
             policy=policy,
-            clock=self._clock,
-            jitter=self._chance.random,
+            surroundings=self._outside,
             events=self._events,
             say=self._say,
             progress=self.progress,
@@ -190,10 +173,10 @@ class Engine:
             store=opened.store,
             checkpoint=opened.committer,
             sink=opened.sink,
-            offload=asyncio.to_thread,
+            offload=self._outside.offload,
             rebase=rebasing(opened.asset_base, opened.places.asset_base),
         )
-        stack.push_async_callback(asyncio.to_thread, opened.sink.close)
+        stack.push_async_callback(self._outside.offload, opened.sink.close)
         await projector.restore()
         self.progress.state = "running" if self._drained is None else "draining"
         await self._work_until_done(opened, stages, projector)
@@ -271,7 +254,7 @@ class Engine:
                 await projector.catch_up()
                 await self._give_failures(opened)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._worked.wait(), _TICK_S)
+                    await asyncio.wait_for(self._worked.wait(), self._outside.tick_s)
         except BulkgrokError as error:
             self._stop(error)
         except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
@@ -284,14 +267,15 @@ class Engine:
 
     async def _tick(self, stages: Stages) -> None:
         """Keep the counters and status.json fresh, and end an outage that lasts too long."""
-        ticks = 0
+        written_at = -_STATUS_S
         try:
             while True:
                 self._observe(stages)
-                if ticks % _STATUS_TICKS == 0:
+                now = self._clock.monotonic()
+                if now - written_at >= _STATUS_S:
                     self._write_status(None)
-                ticks += 1
-                await asyncio.sleep(_TICK_S)
+                    written_at = now
+                await asyncio.sleep(self._outside.tick_s)
         except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
             self._crashed(error)
 

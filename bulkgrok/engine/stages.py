@@ -13,7 +13,7 @@ import orjson
 from bulkgrok import kinds
 from bulkgrok.config import RunConfig
 from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Progress, Record, Totals, Unusable
-from bulkgrok.core.ports import Clock, Events, Transport
+from bulkgrok.core.ports import Events, Transport
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
 from bulkgrok.dispatch.assets import AssetDownloader
@@ -23,15 +23,14 @@ from bulkgrok.dispatch.settle import Settler
 from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.opening import OpenRun
+from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
 from bulkgrok.scheduler.scheduler import Scheduler
-from bulkgrok.transport import AiohttpTransport
 
 _DRAIN_S: Final = 6 * 3600.0
 _GUESSED_RPS_A_SLOT: Final = 5.0
 _MOST_OUTSTANDING: Final = 1_000_000
-_SIMULATED_KEY: Final = "xai-simulated"
 
 
 class Gate:
@@ -83,8 +82,7 @@ class Building:
         opened: The run.
         config: What to do.
         policy: When a row is given up.
-        clock: Both clocks.
-        jitter: Uniform in [0, 1).
+        surroundings: The outside.
         events: Told what happens, for the log.
         say: Told, in words, what a user should know at once.
         progress: Counters.
@@ -97,8 +95,7 @@ class Building:
         *,
         config: RunConfig,
         policy: RowPolicy,
-        clock: Clock,
-        jitter: Callable[[], float],
+        surroundings: Surroundings,
         events: Events,
         say: Callable[[str], None],
         progress: Progress,
@@ -107,8 +104,9 @@ class Building:
         self._opened = opened
         self._config = config
         self._policy = policy
-        self._clock = clock
-        self._jitter = jitter
+        self._outside = surroundings
+        self._clock = surroundings.clock
+        self._jitter = surroundings.jitter
         self._events = events
         self._say = say
         self._progress = progress
@@ -121,7 +119,8 @@ class Building:
         """Return the stages, knowing what the checkpoint knows."""
         opened, config, committer = self._opened, self._config, self._opened.committer
         totals: Totals = await committer.call(opened.store.totals)
-        transport = Gate(await self._transport(stack), concurrency=config.concurrency)
+        connected = await self._outside.connect(config, opened.places.run_dir, stack)
+        transport = Gate(connected, concurrency=config.concurrency)
         health = Health(max_outage_s=config.max_outage)
         scheduler = self._scheduler(health)
         account = Account(transport)
@@ -197,32 +196,6 @@ class Building:
         if self._conductor is not None:
             self._conductor.changed()
 
-    async def _transport(self, stack: AsyncExitStack) -> AiohttpTransport:
-        config = self._config
-        base_url, key = config.base_url, config.api_key.reveal()
-        if config.simulate:
-            base_url, key = await self._simulator(stack), _SIMULATED_KEY
-        return await stack.enter_async_context(
-            AiohttpTransport(
-                base_url=base_url,
-                api_key=key,
-                concurrency=config.concurrency,
-                ca_file=config.ca_file,
-                proxy=config.proxy if not config.simulate else None,
-                spill_dir=self._opened.places.run_dir,
-            )
-        )
-
-    async def _simulator(self, stack: AsyncExitStack) -> str:
-        """Start the built-in API on a loopback port, its world kept in the run directory."""
-        from bulkgrok.simulator.server import SimulatorServer  # noqa: PLC0415 - only where it is asked for
-        from bulkgrok.simulator.settings import SimulatorSettings  # noqa: PLC0415 - as above
-
-        server = SimulatorServer(SimulatorSettings(), journal=self._opened.places.run_dir / "simulator.jsonl")
-        await server.start()
-        stack.push_async_callback(server.stop)
-        return server.base_url
-
     def _scheduler(self, health: Health) -> Scheduler:
         config = self._config
         limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
@@ -269,7 +242,7 @@ class Building:
 
         downloader = AssetDownloader(
             transport=transport,
-            offload=asyncio.to_thread,
+            offload=self._outside.offload,
             media_dir=places.media_dir,
             asset_base=self._opened.asset_base,
             fresh=fresh,
