@@ -294,6 +294,12 @@ def completion(ask: Ask, identifier: str, created: float, *, cost_ticks: bool) -
     return orjson.dumps(value | _tail(ask) | {"citations": None})
 
 
+def digest(body: bytes) -> bytes:
+    """Return the SHA-256 of an answer's values: keys sorted, nulls at the top left out, whether streamed or whole."""
+    value = {key: inner for key, inner in orjson.loads(body).items() if inner is not None}
+    return sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
+
+
 def frames(ask: Ask, identifier: str, created: float, *, cost_ticks: bool) -> tuple[bytes, ...]:
     """Return the frames of a stream, the last of them `data: [DONE]`."""
     content, finish = _content(ask)

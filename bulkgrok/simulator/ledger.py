@@ -43,6 +43,12 @@ class Entry:
     """How often a 200 with the result was sent in whole."""
     consumed: bool = False
     """A once-only result that was handed out, whether or not it arrived."""
+    consumed_at: float | None = None
+    """When that was, as UNIX seconds."""
+    polls_after: int = 0
+    """Polls after that."""
+    sha256: bytes = b""
+    """Of the answer (`answers.digest`), or of a video's file once it was fetched; empty for what is not listed."""
     reply_lost: bool = False
     """The reply to the POST did not leave in whole."""
     result_lost: bool = False
@@ -72,6 +78,9 @@ class Entry:
             "polls": self.polls,
             "delivered": self.delivered,
             "consumed": self.consumed,
+            "consumed_at": self.consumed_at,
+            "polls_after": self.polls_after,
+            "sha256": self.sha256.hex(),
             "reply_lost": self.reply_lost,
             "result_lost": self.result_lost,
             "media_fetched": self.media_fetched,
@@ -130,10 +139,14 @@ class Ledger:
         self.polls += 1
         entry.polls += 1
         self.polls_max = max(self.polls_max, entry.polls)
+        if entry.consumed:
+            entry.polls_after += 1
+            self.gets_after_consumption += 1
 
-    def consume(self, entry: Entry) -> None:
+    def consume(self, entry: Entry, at: float) -> None:
         """Hand out a once-only result."""
         entry.consumed = True
+        entry.consumed_at = at
         entry.ask = None
         self.consumed += 1
 

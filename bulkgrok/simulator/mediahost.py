@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from email.utils import formatdate
+from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
@@ -123,6 +124,8 @@ class MediaHost:
         if file.entry is not None and file.wire is Wire.WHOLE and file.stop == file.size:
             file.entry.media_fetched += 1
             self._ledger.media_fetched += 1
+            if self._settings.itemised and not file.entry.sha256:
+                file.entry.sha256 = sha256(b"".join(media.content(file.key, file.size, 0, file.size))).digest()
 
 
 def _refused(status: int, text: str, now: float) -> File:

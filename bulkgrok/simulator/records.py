@@ -51,7 +51,7 @@ def accepted(entry: Entry) -> dict[str, Any]:
 
 def consumed(entry: Entry) -> dict[str, Any]:
     """Return the record of a once-only result that is handed out."""
-    return {"t": "consumed", "id": entry.id}
+    return {"t": "consumed", "id": entry.id, "at": entry.consumed_at}
 
 
 def delivered(entry: Entry) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _apply(record: Mapping[str, Any], ledger: Ledger, ordinals: dict[bytes, int]
             ledger.direct_billed += 1
             ledger.ticks += int(record["ticks"])
         case "consumed":
-            ledger.consume(ledger.jobs[record["id"]])
+            ledger.consume(ledger.jobs[record["id"]], float(record.get("at", 0.0)))
         case "delivered":
             ledger.delivered(ledger.jobs[record["id"]])
         case "refused":

@@ -327,10 +327,12 @@ class World:
         now = post.now
         if entry.kind == "chat" and isinstance(found, Ask):
             ticks = self.settings.cost_ticks
+            body = answers.completion(found, entry.id, now, cost_ticks=ticks)
+            self._fingerprint(entry, body)
             if found.stream:
                 reply = self._make.stream(answers.frames(found, entry.id, now, cost_ticks=ticks), now)
             else:
-                reply = self._make.raw(answers.completion(found, entry.id, now, cost_ticks=ticks), now)
+                reply = self._make.raw(body, now)
             return replace(reply, delay_s=entry.ready_at - now, entry=entry, answers=True, accepts=True)
         reply = self._make.json(self._jobs.receipt(entry, post.subject), now)
         return replace(reply, delay_s=self.settings.handshake_latency, entry=entry, accepts=True)
@@ -345,8 +347,6 @@ class World:
         subject = identifier.encode("utf-8", "replace") + (entry.polls if entry else 0).to_bytes(8, "big")
         if entry is not None:
             self.ledger.polled(entry)
-            if entry.consumed:
-                self.ledger.gets_after_consumption += 1
         hit = self._before(subject, now, post=False)
         if hit is not None:
             return hit
@@ -359,9 +359,14 @@ class World:
         if entry is None or not reply.answers:
             return reply
         if entry.kind == "deferred":
-            self.ledger.consume(entry)
+            self._fingerprint(entry, reply.body)
+            self.ledger.consume(entry, now)
             self._note(records.consumed(entry))
         return self.faults.damaged(reply, self.faults.draw("after", subject, post=False), subject)
+
+    def _fingerprint(self, entry: Entry, body: bytes) -> None:
+        if self.settings.itemised:
+            entry.sha256 = answers.digest(body)
 
     def advance(self, seconds: float) -> None:
         """Put the world's clock forward."""

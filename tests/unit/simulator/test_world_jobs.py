@@ -2,6 +2,9 @@
 
 import pytest
 
+from bulkgrok.core.model import Reply
+from bulkgrok.kinds.sse import assemble
+from bulkgrok.simulator.answers import digest
 from bulkgrok.simulator.media import content, parse_range
 
 UNKNOWN = "11111111-2222-3333-4444-555555555555"
@@ -31,6 +34,22 @@ def test_a_deferred_answer_and_its_bill_are_those_of_a_direct_one(api):
     assert direct["usage"] == deferred["usage"]
     assert direct["choices"] == deferred["choices"]
     assert world.ledger["billed"] == 2
+
+
+def test_the_ledger_tells_when_a_result_was_handed_out_what_it_was_and_who_asked_again(api):
+    world = api(deferred_latency=1.0)
+    identifier = world.defer("count me")
+    world.now += 2
+    body = world.redeem(identifier).body
+    direct = world.chat("count me too", stream=True, stream_options={"include_usage": True})
+    assert world.redeem(identifier).status == 404
+    job, streamed = world.ledger["requests"]
+    assert (job["consumed_at"], job["polls_after"]) == (world.now, 1)
+    assert job["sha256"] == digest(body).hex() != digest(body.replace(b"count", b"discount")).hex()
+    assert (
+        streamed["sha256"]
+        == digest(assemble(Reply(status=200, body=b"".join(direct.frames), complete=True)).body).hex()
+    )
 
 
 def test_a_deferred_result_is_discarded_after_its_time(api):
