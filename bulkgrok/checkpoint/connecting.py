@@ -20,7 +20,9 @@ from urllib.parse import quote
 import apsw
 
 from bulkgrok.checkpoint.filesystem import examine
+from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import damaged, mapped, storage_failed, system_failed
+from bulkgrok.checkpoint.sealing import RESERVED_BYTES, sealed
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
@@ -54,8 +56,10 @@ _SETTINGS: Final[tuple[tuple[str, object, object], ...]] = (
 _MAC_SETTINGS: Final = (("fullfsync", "ON", 1), ("checkpoint_fullfsync", "ON", 1))
 
 
-def connect(path: Path) -> tuple[apsw.Connection, list[str]]:
+def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
     """Open or create a checkpoint for writing; return the connection and warnings.
+
+    Its log is left as it is (`keep_log`) until the caller has found that nothing is missing.
 
     Raises:
         StorageFailed: It cannot be opened, cannot be made safe, or is damaged.
@@ -66,11 +70,15 @@ def connect(path: Path) -> tuple[apsw.Connection, list[str]]:
     with mapped(path):
         _create(path)
         unclean = _size(path.with_name(path.name + "-wal")) > 0
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=sealed())
     try:
         with mapped(path):
             connection.set_busy_timeout(_BUSY_MS)
+            keep_log(connection, keep=True)
             known = _verify_ours(connection, path)
+            if not known:
+                mark.verify(0)
+                connection.reserve_bytes("main", RESERVED_BYTES)
             _settle(connection, path)
             if known and unclean:
                 _check(connection, path)
@@ -83,6 +91,11 @@ def connect(path: Path) -> tuple[apsw.Connection, list[str]]:
             connection.close(True)
         raise
     return connection, warnings
+
+
+def keep_log(connection: apsw.Connection, *, keep: bool) -> None:
+    """Tell whether closing leaves the log as it is; SQLite would wind it up, and one that is damaged is evidence."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keep))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +145,7 @@ def connect_read_only(path: Path) -> Reader:
 
 def _open_to_read(path: Path, options: str) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(f"file:{quote(os.fspath(path.absolute()))}?{options}", flags=flags)
+    connection = apsw.Connection(f"file:{quote(os.fspath(path.absolute()))}?{options}", flags=flags, vfs=sealed())
     try:
         connection.set_busy_timeout(_BUSY_MS)
         for name, value in (("query_only", 1), ("trusted_schema", 0), ("cell_size_check", 1), ("mmap_size", 0)):

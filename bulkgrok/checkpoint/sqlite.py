@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import apsw
 
-from bulkgrok.checkpoint.connecting import connect, connect_read_only, marks
+from bulkgrok.checkpoint.connecting import connect, connect_read_only, keep_log, marks
+from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
 from bulkgrok.checkpoint.statements import load
@@ -44,6 +45,7 @@ class SqliteStore(Reading):
         self.warnings: list[str] = []
         """What a user should know about the place, in words. Filled by `open`."""
         self._read_only = read_only
+        self._mark = Mark(path)
         self._copied_to: Path | None = None
         self._at_rest: tuple[int, ...] | None = None
         self._writing: Writing | None = None
@@ -59,17 +61,27 @@ class SqliteStore(Reading):
         """
         if self._open_connection is not None:
             return
-        if self._read_only:
-            reader = connect_read_only(self.path)
-            self._open_connection, self._copied_to, self._at_rest = reader.connection, reader.copied_to, reader.at_rest
-            return
-        self._open_connection, self.warnings = connect(self.path)
-        self._broken = None
+        self._mark.read()
+        if not _has_content(self.path):
+            self._mark.verify(0)
         try:
-            self._writing = Writing(self._open_connection, super()._tally(), self._last_seq())
+            self._connect()
+            tally = super()._tally()
+            self._mark.verify(tally.groups)
+            if not self._read_only:
+                self._writing = Writing(self._connection, tally, self._last_seq())
+                keep_log(self._connection, keep=False)
         except BaseException:
             self.close()
             raise
+
+    def _connect(self) -> None:
+        if self._read_only:
+            reader = connect_read_only(self.path)
+            self._open_connection, self._copied_to, self._at_rest = reader.connection, reader.copied_to, reader.at_rest
+        else:
+            self._open_connection, self.warnings = connect(self.path, self._mark)
+            self._broken = None
 
     def close(self) -> None:
         """Release files and locks. Harmless when nothing is open."""
@@ -81,15 +93,24 @@ class SqliteStore(Reading):
         if self._copied_to is not None:
             shutil.rmtree(self._copied_to, ignore_errors=True)
             self._copied_to = None
+        self._mark.close()
 
     def _all(self, statement: str, *parameters: object) -> list[Any]:
-        found = super()._all(statement, *parameters)
+        try:
+            found = super()._all(statement, *parameters)
+        except StorageFailed:
+            self._refuse_moved()  # then what was read was no damage
+            raise
+        self._refuse_moved()
+        return found
+
+    def _refuse_moved(self) -> None:
+        """Refuse what was read without locks if the file was written to meanwhile."""
         if self._at_rest is not None:
             with mapped(self.path):
                 if marks(self.path) != self._at_rest:
                     msg = f"The checkpoint {self.path} was written to while it was read."
                     raise StorageFailed(msg, hint="Type the command again.")
-        return found
 
     # Changes
 
@@ -105,6 +126,7 @@ class SqliteStore(Reading):
         with self._transaction() as writing:
             writing.write(changes)
         failpoints.hit("store.after-commit")
+        self._mark.write(writing.tally.groups)
 
     @contextmanager
     def _transaction(self) -> Iterator[Writing]:
@@ -163,3 +185,10 @@ class SqliteStore(Reading):
         """Bring the log into the file, as far as readers allow. Nothing depends on it."""
         with mapped(self.path), suppress(apsw.BusyError):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

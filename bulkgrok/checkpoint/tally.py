@@ -29,9 +29,11 @@ def ticks(cost_usd: float | None) -> int:
 class Tally:
     """Counts rows by state and failure, ledger entries, money and tokens."""
 
-    __slots__ = ("answered_failures", "codes", "entries", "states", "ticks", "tokens")
+    __slots__ = ("answered_failures", "codes", "entries", "groups", "states", "ticks", "tokens")
 
     def __init__(self) -> None:
+        self.groups = 0
+        """Groups of changes that were applied, ever; see `mark`."""
         self.states = [0] * len(State)
         self.codes: Counter[str] = Counter()
         self.entries: Counter[str] = Counter()
@@ -43,6 +45,7 @@ class Tally:
     def copy(self) -> Tally:
         """Return an independent copy, to go back to when a transaction fails."""
         copied = Tally()
+        copied.groups = self.groups
         copied.states = self.states.copy()
         copied.codes = self.codes.copy()
         copied.entries = self.entries.copy()
@@ -70,6 +73,7 @@ class Tally:
     def dumps(self) -> str:
         """Return the tally as JSON, equal for equal tallies."""
         value = {
+            "groups": self.groups,
             "states": self.states,
             "codes": {code: count for code, count in sorted(self.codes.items()) if count},
             "entries": {entry: count for entry, count in sorted(self.entries.items()) if count},
@@ -88,6 +92,7 @@ class Tally:
         """
         value = json.loads(text)
         tally = cls()
+        tally.groups = int(value.get("groups", 0))
         tally.states = [int(number) for number in value["states"]]
         tally.codes.update(value["codes"])
         tally.entries.update(value["entries"])

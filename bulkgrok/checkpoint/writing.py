@@ -114,6 +114,7 @@ class Writing:
                 self._writers[type(change)](change)
         if redeemed is not None:
             self._redeem(redeemed)
+        self.tally.groups += 1
         self._execute(_SQL["tally"], (self.tally.dumps(),))
 
     # Moving along an arc

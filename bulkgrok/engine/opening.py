@@ -277,7 +277,7 @@ class Opening:
         found = self._places
         run_dir = found.run_dir
         name = found.checkpoint.name
-        doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+        doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark")]
         doomed += [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
         if found.folder and found.output.is_dir():
             doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]

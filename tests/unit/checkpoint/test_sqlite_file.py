@@ -95,17 +95,17 @@ def test_the_files_are_the_owners_alone_whatever_the_umask(path):
         store = SqliteStore(path)
         store.open()
         store.apply([submit(1)])
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", "-mark"):
             assert stat.S_IMODE(path.with_name(path.name + suffix).stat().st_mode) == 0o600
         store.close()
     finally:
         os.umask(old)
 
 
-def test_closing_in_order_leaves_one_file(path, store):
+def test_closing_in_order_leaves_the_file_and_its_mark(path, store):
     fill(store, 5)
     store.close()
-    assert [found.name for found in path.parent.iterdir()] == ["checkpoint.db"]
+    assert {found.name for found in path.parent.iterdir()} == {"checkpoint.db", "checkpoint.db-mark"}
 
 
 def test_a_file_left_empty_by_a_crash_is_begun_anew(path):
@@ -307,7 +307,7 @@ def test_looking_at_a_run_that_ended_leaves_no_trace(path, store):
     reader = read_store(path)
     assert (reader.totals().succeeded, len(reader.outbox(0, 9))) == (3, 3)
     reader.close()
-    assert [found.name for found in path.parent.iterdir()] == ["checkpoint.db"]
+    assert {found.name for found in path.parent.iterdir()} == {"checkpoint.db", "checkpoint.db-mark"}
     assert path.read_bytes() == before
 
 
