@@ -6,6 +6,7 @@ Opening is table-driven: a new store is one new file and one line in STORES, and
 sqlite       SqliteStore: one file, write-ahead log, flushed at every commit
 memory       MemoryStore: the same contract in a dict, for tests and simulations
 committer    Committer: the store as the event loop sees it, on a thread of its own
+rescue       Rescue: what is saved when the disk fails, with ballast and spill
 """
 
 from __future__ import annotations

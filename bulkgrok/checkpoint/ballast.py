@@ -1,18 +1,27 @@
-"""Room on a full disk: a file that is given up when the disk is full, so that what was paid for can still be stored.
+"""Room on a disk for what was paid for: a file to give up when the disk is full, and how much must be free besides.
 
-Law: holds nothing; made before it is needed, given up at most once, and made again when the checkpoint is next opened.
+Law: the file holds nothing; it is made when the checkpoint is opened, given up when it is needed or the checkpoint is
+closed. No request is sent whose answer may find no room.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from bulkgrok.core.errors import StorageFailed
+
 SIZE_BYTES: Final = 8 << 20
 _LEAST_BYTES: Final = 64 << 10
 _SHARE: Final = 8
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PAGES_BYTES: Final = 64 << 10
+"""What the log of a checkpoint takes for the smallest answer: pages of tables and indexes."""
+_APART: Final = 64
+"""n answers that may be stored one by one; of more, many are stored together and share pages."""
 
 
 class Ballast:
@@ -24,34 +33,96 @@ class Ballast:
     """
 
     def __init__(self, path: Path, size_bytes: int = SIZE_BYTES) -> None:
+        self.place = path.parent
+        self.held_bytes = 0
+        """How much room is kept."""
+        self.possible = size_bytes > 0
+        """Whether it can be kept here at all."""
         self._path = path
         self._size_bytes = size_bytes
 
-    def take_on(self) -> None:
-        """Keep the room; harmless when it is kept already, and without effect on a disk that is full."""
+    def take_on(self, least_bytes: int = 0) -> None:
+        """Keep room, or more of it; harmless when it is kept already, and without effect on a disk that is full.
+
+        Args:
+            least_bytes: How much to keep even where that is a large share of what the disk has left.
+        """
+        free = self.free_bytes()
+        if free is None or not self.possible:
+            return
         with suppress(OSError):
-            free = os.statvfs(self._path.parent)
-            size = min(self._size_bytes, free.f_bavail * free.f_frsize // _SHARE)
-            if self._held() >= size or size < _LEAST_BYTES:
-                return
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, size)
-            except (OSError, AttributeError):
-                os.ftruncate(fd, 0)
-            finally:
-                os.close(fd)
+            self.held_bytes = self._on_disk()
+            size = max(min(self._size_bytes, (free + self.held_bytes) // _SHARE), least_bytes)
+            if self.held_bytes < size >= _LEAST_BYTES:
+                self._grow(size)
+                self.held_bytes = self._on_disk()
+
+    def _grow(self, size: int) -> None:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except (OSError, AttributeError) as error:
+            os.ftruncate(fd, self.held_bytes)
+            self.possible = isinstance(error, OSError) and error.errno in _FULL
+        finally:
+            os.close(fd)
 
     def release(self) -> bool:
         """Give the room up; return whether there was any."""
+        held, self.held_bytes = self.held_bytes, 0
         with suppress(OSError):
-            if self._held():
-                self._path.unlink()
-                return True
+            self._path.unlink()
+            return held > 0
         return False
 
-    def _held(self) -> int:
+    def free_bytes(self) -> int | None:
+        """Return how much room the disk has besides; None where it does not tell."""
+        with suppress(OSError):
+            found = os.statvfs(self.place)
+            return found.f_bavail * found.f_frsize
+        return None
+
+    def _on_disk(self) -> int:
         try:
             return self._path.lstat().st_blocks * 512
         except FileNotFoundError:
             return 0
+
+
+class Room:
+    """How much must be free for a request to be sent, by the answers that came so far."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        """n requests that may be on their way at once; 0 asks for no room."""
+        self._answers = 0
+        self._bytes = 0
+        self._largest = 0
+
+    def seen(self, size_bytes: int) -> None:
+        """Note the size of an answer; 0 is none."""
+        if size_bytes:
+            self._answers += 1
+            self._bytes += size_bytes
+            self._largest = max(self._largest, size_bytes)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room for twice the usual answer to each request in flight, and for some of the largest."""
+        if not self.in_flight:
+            return 0
+        usual = self._bytes // max(1, self._answers)
+        pages = min(self.in_flight, _APART) * _PAGES_BYTES
+        return pages + 2 * usual * self.in_flight + 4 * self._largest
+
+    def shortage(self, place: Path, free_bytes: int) -> StorageFailed:
+        """Word the end of a run for lack of room."""
+        return StorageFailed(
+            f"The disk of {place} is nearly full: {_megabytes(free_bytes)} are left, and answers in flight may need "
+            f"{_megabytes(self.needed_bytes)}. Nothing more was sent; every answer so far is kept.",
+            hint="Make room on the disk, then type the same command again (a lower --concurrency needs less).",
+        )
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -4,8 +4,7 @@ Law: what `commit` returned from is durable. A change that was handed in is appl
 becomes of the task that waits for it. Changes are applied in the order they came in; those that arrive while the disk
 is busy become the next group. Backpressure is the waiting itself: whoever commits waits for the disk.
 
-When the disk fails, the run is over (`failed`), and only saving counts: no new intent is taken, room that was kept
-(ballast) is given up for what is on its way, and receipts and answers that still find no place go to a spill file.
+When the disk fails, or is about to be full, the run is over (`failed`): then only saving counts, see `rescue`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from bulkgrok.checkpoint.ballast import SIZE_BYTES, Ballast
-from bulkgrok.checkpoint.spill import Spill
+from bulkgrok.checkpoint.ballast import SIZE_BYTES
+from bulkgrok.checkpoint.rescue import Rescue
 from bulkgrok.core.errors import StorageFailed
-from bulkgrok.core.lifecycle import Change, Redeem, Submit
+from bulkgrok.core.lifecycle import Change, Redeem
 from bulkgrok.core.ports import Store
 
 T = TypeVar("T")
@@ -68,28 +66,29 @@ class Committer:
         self._max_bytes = max_bytes
         self._max_delay_s = max_delay_s
         self._inline = inline
-        path: Path | None = getattr(store, "path", None)
-        self._ballast = None if path is None else Ballast(path.with_name("ballast"), ballast_bytes)
-        self._spill = None if path is None else Spill(path)
+        self._rescue = Rescue(store, ballast_bytes=ballast_bytes)
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failed: StorageFailed | None = None
-        self._cause: StorageFailed | None = None
-        self._spilled_to: list[Path] = []
-        self._placeless = 0
-        self._unsaved: list[Change] = []
         self._closed = True
 
     @property
     def failed(self) -> StorageFailed | None:
         """Why nothing more is taken, None while all is well. The run must stop."""
-        return self._failed
+        return self._rescue.failed
 
     @property
     def unsaved(self) -> Sequence[Change]:
         """Changes that were handed in and are neither in the checkpoint nor in a spill file."""
-        return tuple(self._unsaved)
+        return tuple(self._rescue.unsaved)
+
+    def keep_room(self, *, in_flight: int) -> None:
+        """From now on, let the run be over while the disk still has room for the answers of n requests in flight."""
+        self._rescue.room.in_flight = in_flight
+
+    def look(self) -> None:
+        """Let the run be over if the disk has too little room. For `call`; costs one call of the system."""
+        self._rescue.look()
 
     async def start(self) -> None:
         """Open the store, and enter what an earlier run had to spill.
@@ -110,10 +109,7 @@ class Committer:
 
     def _open(self) -> None:
         self._store.open()
-        if self._spill is not None:
-            self._spill.recover(self._store)
-        if self._ballast is not None:
-            self._ballast.take_on()
+        self._rescue.prepare()
 
     async def commit(self, *changes: Change) -> None:
         """Apply changes in one transaction; return once they are durable. Cancelling the caller loses nothing.
@@ -143,7 +139,7 @@ class Committer:
             return
         self._closed = True
         if self._thread is None:
-            self._store.close()
+            self._end()
             return
         self._queue.put(None)
         thread, self._thread = self._thread, None
@@ -173,6 +169,10 @@ class Committer:
                 assert self._loop is not None  # noqa: S101 - set before the thread starts
                 with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
                     self._loop.call_soon_threadsafe(_deliver, group)
+        self._end()
+
+    def _end(self) -> None:
+        self._rescue.leave()
         self._store.close()
 
     def _take(self) -> tuple[list[_Entry], bool]:
@@ -209,9 +209,9 @@ class Committer:
                     entry.error = error
 
     def _apply_group(self, writers: list[_Entry]) -> None:
-        if self._failed is not None:
-            for entry in writers:
-                self._save(entry)
+        self._rescue.look()
+        if self._rescue.failed is not None:
+            self._save(writers)
             return
         try:
             self._store.apply([change for entry in writers for change in entry.changes])
@@ -219,63 +219,27 @@ class Committer:
             for entry in writers:
                 self._apply_alone(entry)
         except StorageFailed as error:
-            self._disk_failed(error, writers)
+            self._rescue.disk_failed(error)
+            self._save(writers)
         except BaseException as error:  # noqa: BLE001 - a simulated crash, or a defect: nobody may believe in success
             for entry in writers:
                 entry.error = error
+        else:
+            self._rescue.room.seen(max(entry.cost for entry in writers))
 
     def _apply_alone(self, entry: _Entry) -> None:
         """Apply one waiter's changes, so that only the one who asked for the impossible is told so."""
         try:
             self._store.apply(entry.changes)
         except StorageFailed as error:
-            self._disk_failed(error, [entry])
+            self._rescue.disk_failed(error)
+            self._save([entry])
         except BaseException as error:  # noqa: BLE001 - ValueError is the caller's; see above for others
             entry.error = error
 
-    # When the disk fails
-
-    def _disk_failed(self, error: StorageFailed, writers: list[_Entry]) -> None:
-        """Stop taking intents; store what can be stored, with the room that was kept for this."""
-        if self._failed is None:
-            self._failed = self._cause = error
-        if self._ballast is not None:
-            self._ballast.release()
+    def _save(self, writers: list[_Entry]) -> None:
         for entry in writers:
-            self._save(entry)
-
-    def _save(self, entry: _Entry) -> None:
-        """Store changes although the run is over. Whoever waits is told that it is over, in every case but one.
-
-        The one is a ValueError, which is a defect and told as such. An intent is not stored: its request would leave
-        while nobody can say what became of it.
-        """
-        entry.error = self._failed
-        if any(isinstance(change, Submit) for change in entry.changes):
-            return
-        try:
-            self._store.apply(entry.changes)
-        except ValueError as error:
-            entry.error = error
-        except StorageFailed:
-            entry.error = self._spilled(entry.changes)
-
-    def _spilled(self, changes: Sequence[Change]) -> StorageFailed:
-        assert self._cause is not None  # noqa: S101 - called when it is
-        place, count = (None, 0) if self._spill is None else self._spill.save(changes)
-        if place is None:
-            self._unsaved.extend(changes)
-            self._placeless += count
-        elif place not in self._spilled_to:
-            self._spilled_to.append(place)
-        message = self._cause.message
-        if self._spilled_to:
-            places = " and ".join(map(str, self._spilled_to))
-            message += f" What it could not take is in {places}; the next run enters it from there."
-        if self._placeless:
-            message += f" {self._placeless} receipts or answers found no place anywhere and are lost."
-        self._failed = StorageFailed(message, hint=self._cause.hint)
-        return self._failed
+            entry.error = self._rescue.save(entry.changes)
 
 
 def _cost(changes: Sequence[Change]) -> int:

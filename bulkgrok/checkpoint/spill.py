@@ -23,6 +23,7 @@ from bulkgrok.core.ports import Store
 
 _NAME: Final = "spill.jsonl"
 _DEFAULT: Final = "checkpoint.db"
+_ANYWHERE: Final = (Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - every file is looked at: ours, regular, no link
 _MOST: Final = 1 << 62
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -31,16 +32,16 @@ class Spill:
     """Where changes go that a checkpoint could not take.
 
     Args:
-        checkpoint: The checkpoint's file; the spill lies beside it, or in the system's folder for temporary files.
+        checkpoint: The checkpoint's file; the spill lies beside it, or in one of the folders for temporary files. All
+            of them are looked at afterwards: the next run may be started with another TMPDIR.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         name = _NAME if checkpoint.name == _DEFAULT else f"{checkpoint.name}.{_NAME}"
         address = hashlib.sha256(os.fsencode(checkpoint.absolute())).hexdigest()[:16]
-        self.places = (
-            checkpoint.with_name(name),
-            Path(tempfile.gettempdir()) / f"bulkgrok-{os.getuid()}-{address}.{_NAME}",
-        )
+        elsewhere = f"bulkgrok-{os.getuid()}-{address}.{_NAME}"
+        folders = dict.fromkeys(map(Path.resolve, (*_temporary(), *_ANYWHERE)))
+        self.places = (checkpoint.with_name(name), *(folder / elsewhere for folder in folders))
 
     def save(self, changes: Iterable[Change]) -> tuple[Path | None, int]:
         """Write what cannot be had again; return where, and how many changes that were. (None, n): nowhere."""
@@ -72,6 +73,13 @@ class Spill:
             with suppress(OSError):
                 place.replace(place.with_name(place.name + ".applied"))
         return entered
+
+
+def _temporary() -> list[Path]:
+    try:
+        return [Path(tempfile.gettempdir())]
+    except FileNotFoundError:  # none of them can be written to, which a full disk is enough for
+        return []
 
 
 def _line(change: Change) -> bytes | None:
@@ -136,6 +144,8 @@ def _append(place: Path, data: bytes) -> None:
         if not _is_own(fd):
             raise PermissionError(place)
         before = os.fstat(fd).st_size
+        if before and os.pread(fd, 1, before - 1) != b"\n":  # a torn line that could not be cut off
+            data = b"\n" + data
         try:
             rest = memoryview(data)
             while rest:
@@ -143,6 +153,8 @@ def _append(place: Path, data: bytes) -> None:
             os.fsync(fd)
         except OSError:
             os.ftruncate(fd, before)
+            if new:
+                place.unlink()
             raise
     finally:
         os.close(fd)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,7 +62,7 @@ class SqliteStore(Reading):
         if self._open_connection is not None:
             return
         self._mark.read()
-        if not _has_content(self.path):
+        if _size(self.path) == 0:
             self._mark.verify(0)
         try:
             self._connect()
@@ -123,13 +123,23 @@ class SqliteStore(Reading):
         """
         if not changes:
             return
-        with self._transaction() as writing:
-            writing.write(changes)
+        writing = self._transact(lambda writing: writing.write(changes))
         failpoints.hit("store.after-commit")
         self._mark.write(writing.tally.groups)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Writing]:
+    def _transact(self, work: Callable[[Writing], object]) -> Writing:
+        """Do something in one durable transaction, or nothing of it.
+
+        The disk may be full of this file's own log: then that is wound up, and it is tried once more.
+        """
+        try:
+            return self._attempt(work)
+        except StorageFailed as error:
+            if not isinstance(error.__cause__, apsw.FullError) or not self._shrunk():
+                raise
+            return self._attempt(work)
+
+    def _attempt(self, work: Callable[[Writing], object]) -> Writing:
         connection, writing = self._connection, self._writing
         if self._broken is not None:
             raise self._broken
@@ -139,7 +149,7 @@ class SqliteStore(Reading):
         tally, seq = writing.tally.copy(), writing.seq
         try:
             connection.execute("BEGIN IMMEDIATE")
-            yield writing
+            work(writing)
             failpoints.hit("store.before-commit")
             connection.execute("COMMIT")
         except BaseException as error:
@@ -151,6 +161,15 @@ class SqliteStore(Reading):
             if breaks_for_good(error):
                 self._broken = failed
             raise failed from error
+        else:
+            return writing
+
+    def _shrunk(self) -> bool:
+        """Wind up the log; return whether that made room."""
+        log = self.path.with_name(self.path.name + "-wal")
+        before = _size(log)
+        self.wind_up()
+        return _size(log) < before
 
     def _roll_back(self, connection: apsw.Connection) -> None:
         """Undo what is left of a transaction; SQLite may have done so by itself."""
@@ -167,8 +186,8 @@ class SqliteStore(Reading):
 
     def advance(self, sink: str, position: Position) -> None:
         """Store a sink's position durably. Called after the sink's own bytes are durable."""
-        with self._transaction():
-            self._connection.execute(_SQL["advance"], (sink, position.seq, json.dumps(dict(position.state))))
+        values = (sink, position.seq, json.dumps(dict(position.state)))
+        self._transact(lambda _: self._connection.execute(_SQL["advance"], values))
 
     def bind(self, identity: RunIdentity) -> None:
         """Store the identity, replacing an older one."""
@@ -176,19 +195,26 @@ class SqliteStore(Reading):
 
     def note(self, key: str, value: object) -> None:
         """Store a JSON value durably under a key."""
-        with self._transaction():
-            self._connection.execute(_SQL["note"], (key, json.dumps(value)))
+        values = (key, json.dumps(value))
+        self._transact(lambda _: self._connection.execute(_SQL["note"], values))
 
     # Upkeep
 
     def wind_up(self) -> None:
-        """Bring the log into the file, as far as readers allow. Nothing depends on it."""
-        with mapped(self.path), suppress(apsw.BusyError):
+        """Bring the log into the file, as far as readers and the disk allow. Nothing depends on it."""
+        if self._broken is not None:
+            return
+        try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except (apsw.BusyError, apsw.FullError):
+            pass
+        except apsw.Error as error:
+            if breaks_for_good(error):
+                self._broken = storage_failed(self.path, error)
 
 
-def _has_content(path: Path) -> bool:
+def _size(path: Path) -> int:
     try:
-        return path.stat().st_size > 0
+        return path.stat().st_size
     except OSError:
-        return False
+        return 0

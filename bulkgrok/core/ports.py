@@ -265,6 +265,10 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
         """
         ...
 
+    def wind_up(self) -> None:
+        """Take less room on the disk, if that can be done. Changes nothing of what is stored; never raises."""
+        ...
+
     def close(self) -> None:
         """Release files and locks."""
         ...

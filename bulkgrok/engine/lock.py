@@ -33,14 +33,24 @@ class RunLock:
             raise StorageFailed(msg) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             who = f"Another runner (process {holder})" if holder.isdigit() else "Another runner"
             msg = f"{who} is at work on {run_dir}. Nothing was sent."
             raise RunLocked(msg, hint=f"Watch it with: bulkgrok status {run_dir} --watch") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            msg = f"The run directory {run_dir} cannot be locked: {error.strerror}. Nothing was sent."
+            raise StorageFailed(msg, hint="Name a place on a local disk: --run-dir PATH") from error
+        self._sign()
+
+    def _sign(self) -> None:
+        """Write down who holds the lock. A full disk that refuses it refuses a courtesy."""
+        name = f"{os.getpid()}\n".encode()
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, name, 0)
+            os.ftruncate(self._fd, len(name))
 
     def release(self) -> None:
         """Give the lock back."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from bulkgrok.checkpoint import Committer
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
@@ -30,7 +31,12 @@ from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.wording import duration
 
 _STATUS_S: Final = 2.0
+_LOOK_TICKS: Final = 4
 _ERRORS: Final = "errors"
+
+
+def _over(committer: Committer) -> Feedback:
+    return Feedback(sign=Sign.GOOD, stop=committer.failed)
 
 
 def _silent(_: str) -> None:
@@ -169,6 +175,7 @@ class Engine:
             stop=self._stop,
         )
         self.stages = stages = await building.build(stack)
+        opened.committer.keep_room(in_flight=self.config.concurrency)
         projector = Projector(
             store=opened.store,
             checkpoint=opened.committer,
@@ -200,9 +207,10 @@ class Engine:
         projecting = asyncio.create_task(self._project(opened, projector))
         side = [
             asyncio.create_task(self._tick(stages)),
+            asyncio.create_task(self._watch_disk(opened.committer)),
             *(asyncio.create_task(work()) for work in stages.side_work),
         ]
-        workers = [asyncio.create_task(self._work(stages)) for _ in range(self.config.concurrency)]
+        workers = [asyncio.create_task(self._work(stages, opened.committer)) for _ in range(self.config.concurrency)]
         try:
             try:
                 stop = await stages.conductor.conduct()
@@ -218,10 +226,11 @@ class Engine:
                 task.cancel()
             await asyncio.gather(projecting, *side, *workers, return_exceptions=True)
 
-    async def _work(self, stages: Stages) -> None:
+    async def _work(self, stages: Stages, committer: Committer) -> None:
         while (action := await stages.scheduler.next()) is not None:
             try:
-                feedback = await self._carry_out(stages, action)
+                # Nothing is asked for that could not be kept.
+                feedback = await self._carry_out(stages, action) if committer.failed is None else _over(committer)
             except BulkgrokError as error:
                 feedback = Feedback(sign=Sign.GOOD, stop=error)
             except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
@@ -278,6 +287,16 @@ class Engine:
                 await asyncio.sleep(self._outside.tick_s)
         except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
             self._crashed(error)
+
+    async def _watch_disk(self, committer: Committer) -> None:
+        """Stop while there is room for what is in flight: polls commit nothing as long as nothing is ready."""
+        try:
+            while committer.failed is None:
+                await asyncio.sleep(_LOOK_TICKS * self._outside.tick_s)
+                await committer.call(committer.look)
+            self._stop(committer.failed)
+        except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
+            self._stop(error)
 
     def _write_status(self, report: Report | None) -> None:
         write_status(

@@ -348,6 +348,31 @@ def test_on_a_full_disk_what_is_on_its_way_takes_the_room_that_was_kept_and_noth
     asyncio.run(scenario())
 
 
+def test_nothing_is_begun_for_whose_answer_the_disk_may_have_no_room_and_what_is_on_its_way_is_stored(tmp_path):
+    async def scenario():
+        store = open_store(tmp_path / "checkpoint.db")
+        committer = Committer(store)
+        await committer.start()
+        await committer.commit(submit(1))
+        await committer.call(committer.look)
+        committer.keep_room(in_flight=1)
+        await committer.commit(submit(2), redeem(1, b"x" * 100), succeed(1))
+        assert committer.failed is None
+        committer.keep_room(in_flight=1 << 50)
+        with pytest.raises(StorageFailed, match="nearly full"):
+            await committer.commit(submit(3))
+        with pytest.raises(StorageFailed, match="nearly full"):
+            await committer.commit(redeem(2), succeed(2))
+        totals = await committer.call(store.totals)
+        assert (totals.succeeded, totals.submitting) == (2, 0)
+        assert committer.unsaved == ()
+        assert (tmp_path / "ballast").exists(), "it is for a disk that is full"
+        await committer.close()
+        assert not (tmp_path / "ballast").exists()
+
+    asyncio.run(scenario())
+
+
 def test_answers_that_find_no_room_at_all_are_spilled_and_entered_by_the_next_run(tmp_path):
     async def scenario():
         store = FullDisk(tmp_path / "checkpoint.db", room_without_ballast=False)
@@ -384,6 +409,7 @@ def test_what_finds_no_place_anywhere_can_still_be_had(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("bulkgrok.checkpoint.spill._ANYWHERE", ())
 
     async def scenario():
         store = FullDisk(folder / "checkpoint.db", room_without_ballast=False)

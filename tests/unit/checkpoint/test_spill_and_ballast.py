@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bulkgrok.checkpoint import filesystem
-from bulkgrok.checkpoint.ballast import Ballast
+from bulkgrok.checkpoint import spill as spilling
+from bulkgrok.checkpoint.ballast import Ballast, Room
 from bulkgrok.checkpoint.filesystem import examine
 from bulkgrok.checkpoint.memory import MemoryStore
 from bulkgrok.checkpoint.spill import Spill
@@ -44,6 +45,7 @@ def spill(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(spilling, "_ANYWHERE", ())
     return Spill(tmp_path / "run" / "checkpoint.db")
 
 
@@ -76,7 +78,29 @@ def test_the_folder_for_temporary_files_is_the_second_place(spill, store):
 
 def test_another_checkpoint_has_another_spill(tmp_path):
     names = {place for name in ("checkpoint.db", "a.db", "b.db") for place in Spill(tmp_path / name).places}
-    assert len(names) == 6
+    assert len(names) == 3 * len(Spill(tmp_path / "checkpoint.db").places) >= 6
+
+
+def test_what_was_spilled_is_found_with_another_folder_for_temporary_files(tmp_path, store, monkeypatch):
+    for name in ("a", "b", "run"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(spilling, "_ANYWHERE", (tmp_path / "a", tmp_path / "b"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "b"))
+    spilled = Spill(tmp_path / "run" / "checkpoint.db")
+    spilled.places[0].mkdir()
+    store.apply([submit(1)])
+    assert spilled.save([redeem(1)]) == (tmp_path / "b" / spilled.places[1].name, 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a"))
+    assert Spill(tmp_path / "run" / "checkpoint.db").recover(store) == 1
+
+
+def test_a_line_that_was_torn_takes_none_with_it(spill, store):
+    store.apply([submit(1), submit(2)])
+    spill.save([redeem(1)])
+    with spill.places[0].open("ab") as file:
+        file.write(b'{"row": 7, "at')
+    spill.save([redeem(2)])
+    assert spill.recover(store) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,6 +161,34 @@ def test_ballast_is_never_taken_on_through_a_link(tmp_path):
     (tmp_path / "ballast").symlink_to(victim)
     Ballast(tmp_path / "ballast", 1 << 20).take_on()
     assert victim.read_bytes() == b"theirs"
+
+
+def test_ballast_grows_on_demand_and_keeps_what_it_has_where_there_is_no_more(tmp_path):
+    ballast = Ballast(tmp_path / "ballast", 1 << 20)
+    ballast.take_on()
+    ballast.take_on(3 << 20)
+    assert ballast.held_bytes == (tmp_path / "ballast").stat().st_blocks * 512 >= 3 << 20
+    ballast.take_on(1 << 60)
+    assert ballast.held_bytes >= 3 << 20
+    assert Ballast(tmp_path / "ballast", 1 << 20).held_bytes == 0  # until it is taken on
+    assert ballast.release()
+    assert ballast.held_bytes == 0
+
+
+def test_the_room_that_is_kept_grows_with_the_answers_and_with_those_in_flight():
+    room = Room()
+    room.seen(1 << 20)
+    assert room.needed_bytes == 0  # nothing is in flight
+    few, many = Room(), Room()
+    few.in_flight, many.in_flight = 1, 1000
+    assert 0 < few.needed_bytes < many.needed_bytes < 10 << 20
+    for found in (few, many):
+        for size in [2_000] * 99 + [1_000_000]:
+            found.seen(size)
+    assert few.needed_bytes > 1_000_000
+    assert 1000 * 2_000 < many.needed_bytes < 1000 * 100_000, (
+        "one giant among the small does not count a thousand times"
+    )
 
 
 def test_no_ballast_is_no_harm(tmp_path):
