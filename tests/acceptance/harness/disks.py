@@ -1,0 +1,67 @@
+"""Small disks: tmpfs in a mount namespace of their own, which goes with the process that keeps it.
+
+Works as root, and for everybody where the kernel lets users have namespaces (`unshare -Urm`).
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+class Disks:
+    """A mount namespace in which folders can be made small disks.
+
+    Raises:
+        Skipped: Neither root nor a namespace of one's own is to be had here.
+    """
+
+    def __init__(self):
+        self._keeper = None
+        if shutil.which("unshare") is None or shutil.which("nsenter") is None:
+            pytest.skip("unshare and nsenter (util-linux) are not here, so no small disks can be made")
+        flags = ["-m"] if os.geteuid() == 0 else ["-U", "-r", "-m"]
+        keeper = subprocess.Popen(
+            ["unshare", *flags, "--propagation", "private", "sh", "-c", "echo ready; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._keeper = keeper
+        if keeper.stdout.readline() != b"ready\n":
+            why = keeper.stderr.read().decode().strip()
+            self.close()
+            pytest.skip(f"no small disks can be made here: {why}")
+        user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
+        self.enter = ["nsenter", "-t", str(keeper.pid), *user, "-m", "--"]
+        """What makes a command see the disks; the process stays the same."""
+
+    def make(self, folder, size_bytes):
+        """Make a folder a disk of its own."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._mount("-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "tmpfs", folder)
+
+    def resize(self, folder, size_bytes):
+        """Make a disk larger or smaller."""
+        self._mount("-o", f"remount,size={size_bytes}", folder)
+
+    def protect(self, folder, *, writable):
+        """Remount a disk read-only, as the kernel does after errors, or writable again."""
+        self._mount("-o", "remount,rw" if writable else "remount,ro", folder)
+
+    def _mount(self, *arguments):
+        done = subprocess.run([*self.enter, "mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no small disks can be made here: {done.stderr.strip()}")
+
+    def seen(self, path):
+        """Return where this process sees a path of the namespace."""
+        return Path(f"/proc/{self._keeper.pid}/root{path}")
+
+    def close(self):
+        """Let the namespace go, and every disk with it."""
+        for pipe in (self._keeper.stdin, self._keeper.stdout, self._keeper.stderr):
+            pipe.close()
+        self._keeper.wait(30)

@@ -1,0 +1,150 @@
+"""The command as processes that are begun, ill-treated and ended, one life after the other."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.command import COMMAND
+from harness.judge import Life
+
+_LOOK_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Second:
+    """What a second runner of the same run did."""
+
+    exit_code: int
+    wall_s: float
+    cpu_s: float
+    said: str
+
+
+class Lives:
+    """Begins and ends processes of one command.
+
+    Args:
+        command: The command with its arguments.
+        environ: Its environment.
+        run_dir: The run's directory.
+        log: Where its standard error goes, appended.
+    """
+
+    def __init__(self, command, *, environ, run_dir, log):
+        self.lived = []
+        self.process = None
+        self._command = [str(part) for part in command]
+        self._environ = environ
+        self._run_dir = Path(run_dir)
+        self._log = Path(log)
+        self._began_at = 0.0
+        self._cuts = 0
+
+    def begin(self):
+        """Begin a life."""
+        assert self.process is None
+        self._began_at, self._cuts = time.time(), 0
+        self.process = self._start(self._environ)
+
+    def _start(self, environ):
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+            )
+
+    @property
+    def ended(self):
+        """Whether the process ended of its own accord."""
+        return self.process.poll() is not None
+
+    def wait_for(self, condition, *, within_s=5.0):
+        """Look until something is so, the process has ended or time is over; return whether it is so."""
+        until = time.monotonic() + within_s
+        while not self.ended and time.monotonic() < until:
+            if condition():
+                return True
+            time.sleep(_LOOK_S)
+        return False
+
+    def at_work(self):
+        """Tell whether the process holds the run's lock."""
+        with suppress(OSError):
+            return (self._run_dir / "run.lock").read_bytes() == b"%d\n" % self.process.pid
+        return False
+
+    def signal(self, number):
+        """Send a signal; harmless when the process has ended."""
+        self.process.send_signal(number)
+
+    def cut(self, wire):
+        """Cut the connections of this life."""
+        wire.cut()
+        self._cuts += 1
+
+    def kill(self):
+        """Kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.await_end("hard", within_s=30)
+
+    def await_end(self, end, *, within_s):
+        """Wait for the end and enter the life; return the exit code.
+
+        Raises:
+            TimeoutExpired: It did not end in time.
+        """
+        code = self.process.wait(within_s)
+        self.lived.append(Life(began_at=self._began_at, end=end, cuts=self._cuts))
+        self.process = None
+        return code
+
+    def second(self, **environ):
+        """Start a second runner beside this life and wait for its end."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = time.monotonic()
+        done = subprocess.run(
+            self._command,
+            env=self._environ | environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        wall_s = time.monotonic() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Second(exit_code=done.returncode, wall_s=wall_s, cpu_s=cpu_s, said=done.stderr)
+
+    def race(self):
+        """Begin two runners at once; the one that gets the run lives on. Return the exit code of the other."""
+        self.begin()
+        other = self._start(self._environ)
+        until = time.monotonic() + 30
+        while self.process.poll() is None and other.poll() is None and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+        if other.poll() is None:
+            self.process, other = other, self.process
+        return other.wait(30)
+
+    def ask(self, *arguments):
+        """Return what another command prints."""
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)], env=self._environ, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    def last_words(self):
+        """Return the end of what was said on standard error."""
+        return self._log.read_text("utf-8", "replace")[-2000:]
+
+    def bury(self):
+        """End what is left, at the end of a test that failed."""
+        if self.process is not None and self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()

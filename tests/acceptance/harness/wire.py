@@ -1,0 +1,74 @@
+"""A wire between the command and the simulator that can be cut: a TCP relay on loopback.
+
+A cut closes every connection at once, as a firewall or a restarted load balancer does; whoever connects afterwards gets
+through. The simulator knows nothing of it: a reply that left it and lay in the wire is gone.
+"""
+
+import asyncio
+import threading
+from contextlib import suppress
+
+
+class Wire:
+    """Relays connections to a port of this machine.
+
+    Args:
+        port: Where to.
+    """
+
+    def __init__(self, port):
+        self._to = port
+        self._open = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._call(asyncio.start_server(self._relay, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    async def _relay(self, reader, writer):
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.transport.abort()
+            return
+        both = {writer, back}
+        self._open |= both
+        try:
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        finally:
+            self._open -= both
+            for end in both:
+                end.transport.abort()
+
+    async def _copy(self, reader, writer):
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def cut(self):
+        """Close every connection."""
+
+        async def cut():
+            for end in self._open:
+                end.transport.abort()
+
+        self._call(cut())
+
+    def stop(self):
+        """Close everything, for good."""
+
+        async def stop():
+            self._server.close()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+
+        self._call(stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
