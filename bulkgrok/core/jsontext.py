@@ -6,26 +6,19 @@ keys and escapes. Only white space between tokens is taken out, and only where a
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Final, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-#: Nesting beyond this is treated as no JSON: common readers give up there, and the limit must not depend on the caller.
-MAX_DEPTH: Final = 500
+from bulkgrok.core.jsonscan import MAX_DEPTH, is_valid
 
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITE: Final = b" \t\r\n"
-_STRING_OR_WHITE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
-_STRING_OR_BRACKET: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
-
-
-# Integers are kept as text: of more than 4,300 digits `int` would refuse, and their value is of no interest here.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str)
+# Possessive: a string of many megabytes must not be remembered byte by byte.
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NO_WHITE: Final = re.compile(rb"(?:" + _STRING + rb'|[^" \t\r\n]++){1,1024}+', re.DOTALL)
+_STRING_OR_BRACKET: Final = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_PIECE_BYTES: Final = 1 << 18
 
 
 def one_line(raw: bytes) -> bytes | None:
@@ -37,24 +30,30 @@ def one_line(raw: bytes) -> bytes | None:
         The text without outer white space, byte-order mark and line breaks; None if it is not JSON in UTF-8 (NaN and
         Infinity are none, nor is nesting deeper than MAX_DEPTH).
     """
-    text = raw.removeprefix(_BOM).strip(_WHITE)
-    if not is_json(text):
+    pieces = one_line_in_pieces(raw)
+    if pieces is None:
         return None
-    if b"\n" in text or b"\r" in text:
-        return _STRING_OR_WHITE.sub(rb"\1", text)
-    return text
+    found = list(pieces)
+    return found[0] if len(found) == 1 else b"".join(found)
 
 
-def is_json(text: bytes) -> bool:
-    """Tell whether bytes are one JSON value in UTF-8, without outer white space, nested at most MAX_DEPTH deep."""
-    if too_deep(text):
-        return False
-    try:
-        decoded = text.decode("utf-8")
-        _, end = _DECODER.raw_decode(decoded)
-    except (ValueError, RecursionError):
-        return False
-    return end == len(decoded)
+def one_line_in_pieces(raw: bytes) -> Iterable[bytes] | None:
+    """Return what `one_line` returns, in pieces, so that a large text need not be in memory twice."""
+    text = raw.removeprefix(_BOM).strip(_WHITE)
+    if not is_valid(text):
+        return None
+    return _squeezed(text) if b"\n" in text or b"\r" in text else (text,)
+
+
+def _squeezed(text: bytes) -> Iterator[bytes]:
+    """Yield a valid text without the white space between its tokens."""
+    piece = bytearray()
+    for found in _NO_WHITE.finditer(text):
+        piece += found.group()
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:

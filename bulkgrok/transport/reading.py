@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from bulkgrok.core.jsontext import is_json
+from bulkgrok.core.jsonscan import is_valid
 from bulkgrok.core.model import Reply
 from bulkgrok.transport.failures import FAILURES, printable
 from bulkgrok.transport.patience import Wait
@@ -223,7 +223,7 @@ def _whole(response: aiohttp.ClientResponse, body: bytes) -> bool:
     headers = response.headers
     if not body or "Content-Length" in headers or "Transfer-Encoding" in headers or not 200 <= response.status < 300:
         return True
-    return "json" not in headers.get("Content-Type", "").lower() or is_json(body.strip())
+    return "json" not in headers.get("Content-Type", "").lower() or is_valid(body.strip())
 
 
 def _inflate(packed: bytes, most: int) -> tuple[bytes, bool]:

@@ -1,8 +1,10 @@
 import json
+import tracemalloc
 
 import pytest
 
-from bulkgrok.core.jsontext import MAX_DEPTH, one_line
+from bulkgrok.core.jsonscan import MAX_DEPTH, is_valid
+from bulkgrok.core.jsontext import one_line, too_deep
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,30 @@ def test_long_hostile_text_is_judged_too():
     assert one_line(b'"' + b"\\" * 200_000) is None
     assert one_line(b'\n["' + b"\\\\" * 200_000 + b'",\n1]') is not None
     assert one_line(b'"[' * 30_000) is None
+
+
+QUARTER = 1 << 18
+HOSTILE = {
+    "escapes": b'"' + b"\\n" * (2 * QUARTER) + b'"',
+    "lists": b"[" + b"[]," * QUARTER + b"0]",
+    "digits": b"[" + b"1," * QUARTER + b"0]",
+    "one number": b"9" * (4 * QUARTER),
+    "names": b"{" + b'"a":1,' * (QUARTER // 2) + b'"b":0}',
+    "other letters": '["é😀"]'.encode() + b" " * 10,
+    "white space": b"[" + b"\n " * (2 * QUARTER) + b"0]",
+    "lines": b"[" + b"0,\n" * QUARTER + b"0]",
+    "brackets": b"[" * (4 * QUARTER),
+    "not ended": b'["' + b"x" * (4 * QUARTER),
+}
+
+
+@pytest.mark.parametrize("judge", [is_valid, too_deep, one_line], ids=lambda judge: judge.__name__)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_judging_takes_no_more_memory_than_twice_the_text(judge, text):
+    tracemalloc.start()
+    try:
+        judge(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(text) + (1 << 20)
