@@ -3,6 +3,8 @@
 import json
 import random
 
+from harness.reconcile import reconcile
+
 FAULTS = {
     "drop-before": 0.03, "error-500": 0.02, "error-502": 0.02, "error-503": 0.03, "error-529": 0.02, "error-520": 0.01,
     "error-408": 0.01, "error-429": 0.02, "ok-error": 0.03, "error-accepted": 0.5, "drop-after": 0.03, "cut-body": 0.03,
@@ -45,8 +47,12 @@ def test_every_fault_at_once_costs_no_row_and_leaves_no_bill_unexplained(tmp_pat
             for asset in line["bulkgrok"]["assets"]:
                 assert (tmp_path / asset["path"]).stat().st_size == asset["bytes"]
         ledger, audit = api.ledger(), json.loads(bulkgrok("audit", source, "--json").stdout)
-        assert audit["unexplained"] == []
-        assert audit["billed"] <= ledger["billed"] <= audit["billed"] + len(audit["in_doubt"])
+        files = {"output": tmp_path / "in.results.jsonl", "errors": tmp_path / "in.errors.jsonl", "ledger": ledger}
+        left = reconcile(source, audit=audit, **files)
+        print(left)
+        assert (left.requests, left.ticks, left.wrong) == (0, 0, [])
+        assert reconcile(source, audit=audit | {"in_doubt": []}, **files).requests == left.doubted > 0
+        assert reconcile(source, audit=audit | {"cost_usd": audit["cost_usd"] + 1e-6}, **files).ticks != 0
         assert ledger["max_in_flight"] <= 16
         assert ledger["deliveries_max"] <= 1
         assert ledger["media_with_credentials"] == 0

@@ -15,6 +15,7 @@ from harness.command import COMMAND, environment
 from harness.judge import judge, read_lines, read_results
 from harness.lives import Lives
 from harness.places import places
+from harness.reconcile import reconcile
 from harness.rows import mixed, write
 from harness.wire import Wire
 
@@ -195,17 +196,21 @@ class Torment:
 
     def judged(self):
         self.wire.stop()
-        audit = self.lives.ask("audit", self.places.run_dir, "--json")
-        return judge(
+        audit = json.loads(self.lives.ask("audit", self.places.run_dir, "--json"))
+        ledger = self.api.ledger()
+        left = reconcile(self.source, output=self.places.output, errors=self.places.errors, audit=audit, ledger=ledger)
+        verdict = judge(
             rows=ROWS,
             results=read_results(self.places.output),
             errors=read_lines(self.places.errors),
             base=self.places.base,
-            ledger=self.api.ledger(),
-            audit=json.loads(audit),
+            ledger=ledger,
+            audit=audit,
             lives=self.lives.lived,
             concurrency=CONCURRENCY,
         )
+        verdict.wrong += left.wrong
+        return verdict
 
 
 def test_whatever_ends_it_every_row_comes_once_and_every_bill_is_explained(tmp_path, simulator):
