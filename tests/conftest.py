@@ -1,6 +1,76 @@
-"""For all tests: a slow machine fails none of them."""
+"""For all tests: a slow machine fails none of them; and a whole run on one thread, without waiting."""
 
+import asyncio
+import random
+
+import pytest
 from hypothesis import settings
+
+from bulkgrok.checkpoint import Committer
+from bulkgrok.config import load
+from bulkgrok.engine import Engine
+from bulkgrok.engine.surroundings import Surroundings
+from bulkgrok.testing import ScriptedTransport, VirtualTimeLoop
 
 settings.register_profile("bulkgrok", deadline=None)
 settings.load_profile("bulkgrok")
+
+BEGAN = 1_790_000_000.0
+
+
+class _Clock:
+    """Virtual time, on both clocks."""
+
+    def wall(self):
+        return BEGAN + asyncio.get_running_loop().time()
+
+    def monotonic(self):
+        return asyncio.get_running_loop().time()
+
+
+async def _inline(function, /, *arguments):
+    return function(*arguments)
+
+
+def _unlogged(_name, /, **_fields):
+    """Log nothing."""
+
+
+class Alone:
+    """One run of the engine.
+
+    Args:
+        api: Gives a reply to each request (`bulkgrok.testing.Asked`).
+        hook: Called with the API and the engine before each request.
+        key: The API key.
+        events: Told what happens.
+        flags: As for `bulkgrok.run`, `input` among them.
+    """
+
+    def __init__(self, api, *, hook=None, key="xai-test", events=_unlogged, **flags):
+        self.said = []
+        self._api, self._hook = api, hook
+        config = load({"concurrency": 4, "poll_interval": 1.0, **flags}, environ={"XAI_API_KEY": key})
+        outside = Surroundings(
+            clock=_Clock(), jitter=random.Random(0).random, offload=_inline, connect=self._connect, tick_s=1.0,
+            committer=lambda store: Committer(store, inline=True),
+        )  # fmt: skip
+        self.engine = Engine(config, events=events, say=self.said.append, surroundings=outside)
+
+    async def _connect(self, _config, _run_dir, _stack):
+        return ScriptedTransport(self._replies)
+
+    def _replies(self, asked):
+        if self._hook is not None:
+            self._hook(self._api, self.engine)
+        return self._api(asked)
+
+    def run(self):
+        """Run to the end and return the report; raises what the engine raises."""
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(asyncio.wait_for(self.engine.run(), 10_000_000))
+
+
+@pytest.fixture(scope="session")
+def alone():
+    return Alone

@@ -11,6 +11,7 @@ rescue       Rescue: what is saved when the disk fails, with ballast and spill
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_store(path: Path) -> SqliteStore:
     """
     from bulkgrok.checkpoint.sqlite import SqliteStore  # noqa: PLC0415 - apsw loads when a store is opened
 
-    store = SqliteStore(Path(path), read_only=True)
+    store = SqliteStore(Path(os.path.realpath(path)), read_only=True)  # its log lies beside the file, not beside a link
     store.open()
     return store
 

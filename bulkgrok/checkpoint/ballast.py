@@ -1,13 +1,15 @@
 """Room on a disk for what was paid for: a file to give up when the disk is full, and how much must be free besides.
 
-Law: the file holds nothing; it is made when the checkpoint is opened, given up when it is needed or the checkpoint is
-closed. No request is sent whose answer may find no room.
+Law: the file holds nothing but zeros; it is made when the checkpoint is opened, given up when it is needed or the
+checkpoint is closed. A file of that name that is not certainly one of ours is left alone, and then no room is kept. No
+request is sent whose answer may find no room.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,7 +18,11 @@ from bulkgrok.core.errors import StorageFailed
 
 SIZE_BYTES: Final = 8 << 20
 _LEAST_BYTES: Final = 64 << 10
+_BLOCK_BYTES: Final = 1 << 20
 _SHARE: Final = 8
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NAME: Final = "ballast"
+_DEFAULT: Final = "checkpoint.db"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PAGES_BYTES: Final = 64 << 10
 """What the log of a checkpoint takes for the smallest answer: pages of tables and indexes."""
@@ -28,18 +34,19 @@ class Ballast:
     """One preallocated file.
 
     Args:
-        path: Where it lies; on the disk whose room it keeps.
+        checkpoint: The checkpoint's file; the ballast lies beside it, on the disk whose room it keeps.
         size_bytes: How much room; less on a disk that has little left. 0 for none.
     """
 
-    def __init__(self, path: Path, size_bytes: int = SIZE_BYTES) -> None:
-        self.place = path.parent
+    def __init__(self, checkpoint: Path, size_bytes: int = SIZE_BYTES) -> None:
+        self.place = checkpoint.parent
         self.held_bytes = 0
         """How much room is kept."""
         self.possible = size_bytes > 0
         """Whether it can be kept here at all."""
-        self._path = path
+        self._path = checkpoint.with_name(_NAME if checkpoint.name == _DEFAULT else f"{checkpoint.name}.{_NAME}")
         self._size_bytes = size_bytes
+        self._ours = False
 
     def take_on(self, least_bytes: int = 0) -> None:
         """Keep room, or more of it; harmless when it is kept already, and without effect on a disk that is full.
@@ -50,26 +57,40 @@ class Ballast:
         free = self.free_bytes()
         if free is None or not self.possible:
             return
-        with suppress(OSError):
-            self.held_bytes = self._on_disk()
-            size = max(min(self._size_bytes, (free + self.held_bytes) // _SHARE), least_bytes)
-            if self.held_bytes < size >= _LEAST_BYTES:
-                self._grow(size)
-                self.held_bytes = self._on_disk()
+        try:
+            held = self._on_disk()
+            size = max(min(self._size_bytes, (free + held) // _SHARE), least_bytes)
+            if held or size >= _LEAST_BYTES:
+                self._keep(size)
+        except OSError as error:
+            self.possible = error.errno in _FULL
 
-    def _grow(self, size: int) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def _keep(self, size: int) -> None:
+        fd = os.open(self._path, _FLAGS, 0o600)
+        try:
+            self._ours = self.possible = self._ours or _is_ours(fd)
+            if not self._ours:
+                return
+            self.held_bytes = os.fstat(fd).st_blocks * 512
+            if self.held_bytes < size >= _LEAST_BYTES:
+                self._grow(fd, size)
+                self.held_bytes = os.fstat(fd).st_blocks * 512
+        finally:
+            os.close(fd)
+
+    def _grow(self, fd: int, size: int) -> None:
         try:
             os.posix_fallocate(fd, 0, size)
         except (OSError, AttributeError) as error:
             os.ftruncate(fd, self.held_bytes)
             self.possible = isinstance(error, OSError) and error.errno in _FULL
-        finally:
-            os.close(fd)
 
     def release(self) -> bool:
         """Give the room up; return whether there was any."""
         held, self.held_bytes = self.held_bytes, 0
+        ours, self._ours = self._ours, False
+        if not ours:
+            return False
         with suppress(OSError):
             self._path.unlink()
             return held > 0
@@ -87,6 +108,14 @@ class Ballast:
             return self._path.lstat().st_blocks * 512
         except FileNotFoundError:
             return 0
+
+
+def _is_ours(fd: int) -> bool:
+    """Tell whether an open file can be nothing but ballast: this user's, under one name, and zeros only."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        return False
+    return all(block.count(0) == len(block) for block in iter(lambda: os.read(fd, _BLOCK_BYTES), b""))
 
 
 class Room:

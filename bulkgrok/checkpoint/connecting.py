@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -68,6 +69,7 @@ def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
     """
     warnings = examine(path.parent)
     with mapped(path):
+        _refuse_strange(path)
         _create(path)
         unclean = _size(path.with_name(path.name + "-wal")) > 0
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=sealed())
@@ -183,6 +185,20 @@ def _open_copy(path: Path) -> Reader:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _refuse_strange(path: Path) -> None:
+    """Refuse what SQLite would write through, or over, because it lies where its files are."""
+    if path.is_symlink():
+        msg = f"The checkpoint {path} is a symbolic link. Nothing was sent."
+        raise StorageFailed(msg, hint="Name the file itself: --checkpoint PATH")
+    for suffix in ("-shm", "-journal"):
+        beside = path.with_name(path.name + suffix)
+        with suppress(FileNotFoundError):
+            found = beside.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                msg = f"{beside} is no file of a checkpoint, or has a second name. Nothing was sent."
+                raise StorageFailed(msg, hint="Remove it, then type the same command again.")
 
 
 def _create(path: Path) -> None:

@@ -72,7 +72,7 @@ class Mark:
         """Set the mark. Where that fails it proves less than it could, and nothing else is lost."""
         with suppress(OSError):
             if self._fd < 0:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+                self._fd = _opened(self.path)
             digits = b"%0*d" % (_DIGITS, number)
             os.pwrite(self._fd, b"%s %08x\n" % (digits, zlib.crc32(digits)), 0)
 
@@ -81,6 +81,15 @@ class Mark:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _opened(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(fd)
+        raise PermissionError(path)
+    return fd
 
 
 def _number(text: bytes) -> int:

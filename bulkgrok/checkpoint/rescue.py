@@ -36,7 +36,7 @@ class Rescue:
         """What found no place."""
         self._store = store
         path: Path | None = getattr(store, "path", None)
-        self._ballast = None if path is None else Ballast(path.with_name("ballast"), ballast_bytes)
+        self._ballast = None if path is None else Ballast(path, ballast_bytes)
         self._spill = None if path is None else Spill(path)
         self._cause: StorageFailed | None = None
         self._spilled_to: list[Path] = []

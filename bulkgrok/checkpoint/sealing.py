@@ -10,6 +10,7 @@ passed through as they are. Any SQLite can read the file, but what another one w
 
 from __future__ import annotations
 
+import os
 import zlib
 from typing import Final
 
@@ -38,6 +39,10 @@ class _Sealing(apsw.VFS):
     def __init__(self, name: str, base: str) -> None:
         self._base = base
         super().__init__(name, base)
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802 - SQLite's name
+        """Return where a file is. SQLite reports links on the way by a code that this seam takes for an error."""
+        return os.path.realpath(name)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file."""

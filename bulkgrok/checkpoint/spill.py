@@ -2,6 +2,8 @@
 
 Law: only what cannot be had again is spilled: receipts and raw answers. When the checkpoint is next opened they are
 entered for the rows that still wait for them, and the file is set aside. A file that is not this user's is not read.
+Each line carries its checksum: one that is damaged stops the start, because what it held was paid for. A line that was
+torn while it was written is passed over: nobody was told of it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Accept, Change, Redeem
 from bulkgrok.core.model import RequestId
 from bulkgrok.core.ports import Store
@@ -24,6 +28,9 @@ from bulkgrok.core.ports import Store
 _NAME: Final = "spill.jsonl"
 _DEFAULT: Final = "checkpoint.db"
 _ANYWHERE: Final = (Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - every file is looked at: ours, regular, no link
+_SUM: Final = "crc32"
+#: What ends a line that was torn and could not be taken back.
+_TORN: Final = b" (torn)\n"
 _MOST: Final = 1 << 62
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -39,7 +46,7 @@ class Spill:
     def __init__(self, checkpoint: Path) -> None:
         name = _NAME if checkpoint.name == _DEFAULT else f"{checkpoint.name}.{_NAME}"
         address = hashlib.sha256(os.fsencode(checkpoint.absolute())).hexdigest()[:16]
-        elsewhere = f"bulkgrok-{os.getuid()}-{address}.{_NAME}"
+        elsewhere = f"bulkgrok-{os.geteuid()}-{address}.{_NAME}"
         folders = dict.fromkeys(map(Path.resolve, (*_temporary(), *_ANYWHERE)))
         self.places = (checkpoint.with_name(name), *(folder / elsewhere for folder in folders))
 
@@ -59,17 +66,15 @@ class Spill:
         """Enter what was spilled where rows still wait for it; return how many changes that were.
 
         Raises:
-            StorageFailed: The checkpoint cannot take them now either; the files stay.
+            StorageFailed: A line is damaged, or the checkpoint cannot take them now either; the files stay.
         """
         entered = 0
         for place in self.places:
             data = _read(place)
             if data is None:
                 continue
-            for line in data.splitlines():
-                change = _parse(line)
-                if change is not None:
-                    entered += _enter(store, change)
+            changes = _changes(place, data)
+            entered += sum(_enter(store, change) for change in changes)
             with suppress(OSError):
                 place.replace(place.with_name(place.name + ".applied"))
         return entered
@@ -101,13 +106,36 @@ def _line(change: Change) -> bytes | None:
             }
         case _:
             return None
-    return json.dumps(value).encode() + b"\n"
+    return json.dumps({**value, _SUM: _sum(value)}).encode() + b"\n"
+
+
+def _sum(value: Mapping[str, object]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
+def _changes(place: Path, data: bytes) -> list[Redeem | Accept]:
+    """Return what a file holds, without lines that were torn."""
+    changes = []
+    *lines, _ = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.endswith(_TORN.rstrip()):
+            continue
+        change = _parse(line)
+        if change is None:
+            msg = f"{place}: line {number} is damaged, and it holds an answer or a receipt that was paid for."
+            hint = "Put a whole copy back, or remove that line: its row is then in doubt or lost (`bulkgrok audit`)."
+            raise StorageFailed(msg, hint=hint)
+        changes.append(change)
+    return changes
 
 
 def _parse(line: bytes) -> Redeem | Accept | None:
-    """Return the change of a line; None for one that was torn."""
+    """Return the change of a line, None for one that is damaged."""
     try:
-        match json.loads(line):
+        value = json.loads(line)
+        if not isinstance(value, dict) or value.pop(_SUM, None) != _sum(value):
+            return None
+        match value:
             case {
                 "row": int(row),
                 "at": float(at),
@@ -145,7 +173,7 @@ def _append(place: Path, data: bytes) -> None:
             raise PermissionError(place)
         before = os.fstat(fd).st_size
         if before and os.pread(fd, 1, before - 1) != b"\n":  # a torn line that could not be cut off
-            data = b"\n" + data
+            data = _TORN + data
         try:
             rest = memoryview(data)
             while rest:
@@ -182,4 +210,4 @@ def _read(place: Path) -> bytes | None:
 
 def _is_own(fd: int) -> bool:
     found = os.fstat(fd)
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1

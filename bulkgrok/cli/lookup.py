@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,8 +28,18 @@ if TYPE_CHECKING:
 #: A status file older than this comes from a runner that is gone, or as good as gone.
 FRESH_S: Final = 15.0
 CHECKPOINT: Final = "checkpoint.db"
+#: n bytes of a status file that are read.
+STATUS_BYTES: Final = 1 << 20
 #: n run directories around a path that are asked whether it is theirs.
 SEARCHED: Final = 200
+
+
+#: What is used of a status file, and of which type it is.
+PROGRESS: Final[Mapping[str, type]] = {
+    "state": str, "note": str, "started_at": float,
+    "succeeded": int, "failed": int, "done_before": int, "in_flight": int,
+}  # fmt: skip
+REPORT: Final[Mapping[str, type]] = {"exit_code": int, "rows": int, "output": str, "errors": str, "duration_s": float}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +57,12 @@ class FoundRun:
     def live(self) -> Mapping[str, Any] | None:
         """The runner's own counters while it is alive and speaks, else None."""
         fresh = self.pid is not None and time.time() - _number(self.status.get("updated_at")) < FRESH_S
-        progress = self.status.get("progress")
-        return progress if fresh and isinstance(progress, dict) else None
+        return _typed(self.status.get("progress"), PROGRESS) if fresh else None
 
     @property
     def report(self) -> Mapping[str, Any]:
         """The summary of the run's last end, empty when it never came to one."""
-        report = self.status.get("report")
-        return report if isinstance(report, dict) and self.pid is None else {}
+        return (_typed(self.status.get("report"), REPORT) or {}) if self.pid is None else {}
 
 
 def find_run(run: str) -> FoundRun:
@@ -145,14 +154,32 @@ def _found(run_dir: Path, checkpoint: Path) -> FoundRun:
 
 def _read_status(file: Path) -> Mapping[str, Any]:
     try:
-        loaded = json.loads(file.read_bytes())
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return {}
+            loaded = json.loads(stream.read(STATUS_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
 
+def _typed(value: object, types: Mapping[str, type]) -> Mapping[str, Any] | None:
+    """Return what is used of an object of a status file, as far as it is of its type; None where there is no object."""
+    if not isinstance(value, dict):
+        return None
+    return {
+        name: _number(value[name]) if kind is float else value[name]
+        for name, kind in types.items()
+        if isinstance(value.get(name), kind | int if kind is float else kind) and not isinstance(value[name], bool)
+    }
+
+
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Return a number that a file holds, 0.0 for anything else: it may be damaged, or another program's."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1 << 53:
+        return 0.0
+    return float(value)
 
 
 def _runner(run_dir: Path, status: Mapping[str, Any]) -> int | None:
@@ -165,7 +192,7 @@ def _runner(run_dir: Path, status: Mapping[str, Any]) -> int | None:
     if not isinstance(pid, int) or pid <= 0 or not _exists(pid):
         return None
     try:
-        handle = os.open(run_dir / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(run_dir / "run.lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -241,8 +268,7 @@ def last_end(found: FoundRun, store: Store) -> Mapping[str, Any]:
     """Return the report of the last start, or nothing while it goes on or when it never came to an end."""
     if found.status:
         return found.report
-    report = store.recall("report")
-    return report if isinstance(report, dict) and found.pid is None else {}
+    return (_typed(store.recall("report"), REPORT) or {}) if found.pid is None else {}
 
 
 def covered(report: Mapping[str, Any], store: Store) -> int | None:

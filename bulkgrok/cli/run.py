@@ -88,7 +88,12 @@ def execute(config: RunConfig) -> int:
         say(f"note: {printable(warning)}")
     if config.preview is not None:
         return _preview(config)
-    log = EventLog(config.log_file or places(config).run_dir / "log.jsonl", level=config.log_level, redact=redact)
+    log = EventLog(
+        config.log_file or places(config).run_dir / "log.jsonl",
+        level=config.log_level,
+        redact=redact,
+        links=config.log_file is not None,
+    )
     log("run.starting", input=config.input, endpoint="simulator" if config.simulate else config.base_url)
     display = make_display(config.progress, error_stream(), color=color_wanted())
     try:
@@ -104,6 +109,8 @@ def execute(config: RunConfig) -> int:
     finally:
         display.close()
         log.close()
+        if log.broken is not None:
+            say(f"note: the log {printable(log.path)} could not be written: {printable(log.broken)}")
     return _conclude(config, report, progress, redact)
 
 

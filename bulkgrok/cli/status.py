@@ -87,9 +87,11 @@ def _why(ended: Mapping[str, Any], stopped: object) -> tuple[str, str]:
 
 
 def _runner(found: FoundRun, facts: Mapping[str, Any]) -> str:
+    from bulkgrok.telemetry.wording import printable  # noqa: PLC0415 - help must not wait for it
+
     if found.pid is not None:
         state = (found.live or {}).get("state", "silent: it has not written its status for a while")
-        return f"a runner is alive (pid {found.pid}, {state})"
+        return f"a runner is alive (pid {found.pid}, {printable(state, limit=60)})"
     code = facts["exit_code"]
     return "no runner" if code is None else f"no runner; the last one ended with exit code {code}"
 
@@ -99,10 +101,10 @@ def _live(progress: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
     if progress is None:
         return []
-    seconds = max(time.time() - float(progress.get("started_at") or 0), 1e-9)
-    settled = int(progress.get("succeeded") or 0) + int(progress.get("failed") or 0)
-    since = max(settled - int(progress.get("done_before") or 0), 0)
-    flight = noun(int(progress.get("in_flight") or 0), "request")
+    seconds = max(time.time() - progress.get("started_at", 0.0), 1e-9)
+    settled = progress.get("succeeded", 0) + progress.get("failed", 0)
+    since = max(settled - progress.get("done_before", 0), 0)
+    flight = noun(progress.get("in_flight", 0), "request")
     return [("now", f"{rate(since / seconds)} rows, {flight} in flight")]
 
 

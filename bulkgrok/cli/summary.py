@@ -87,6 +87,8 @@ def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
 def _first_bad_row(errors: Path) -> list[str]:
     """Return where the first invalid row is and what is wrong with it, or nothing when the errors file is away."""
     try:
+        if not errors.is_file():
+            return []
         with errors.open("rb") as file:
             for text in islice(file, 10_000):
                 row = json.loads(text)

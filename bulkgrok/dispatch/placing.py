@@ -162,13 +162,13 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and its parents durably."""
+    """Make a folder durably, for its owner alone, and its parents."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for place in reversed(missing):
-        place.mkdir(exist_ok=True)
+        place.mkdir(mode=0o700 if place == missing[0] else 0o755, exist_ok=True)
         _flush(place.parent)
 
 

@@ -13,6 +13,7 @@ downloads    fetches files of redeemed rows
 reporting    what the run came to
 status       status.json for those who look on
 lock         one runner a run
+folders      what holds a run's files is private
 preview      what would be sent
 library      run, arun, stream
 streaming    rows from an iterable, outcomes as they settle

@@ -86,7 +86,12 @@ async def _run(config: RunConfig) -> Report:
 
 def _log(config: RunConfig) -> EventLog:
     redact = Redaction([config.api_key.reveal()] if config.api_key and not config.simulate else [])
-    return EventLog(config.log_file or places(config).run_dir / "log.jsonl", level=config.log_level, redact=redact)
+    return EventLog(
+        config.log_file or places(config).run_dir / "log.jsonl",
+        level=config.log_level,
+        redact=redact,
+        links=config.log_file is not None,
+    )
 
 
 async def _drained_when_cancelled(engine: Engine) -> Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +28,15 @@ class RunLock:
     def __init__(self, run_dir: Path) -> None:
         path = run_dir / LOCK_NAME
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            msg = f"The run directory {run_dir} cannot be written: {error.strerror}. Nothing was sent."
-            raise StorageFailed(msg) from error
+            msg = f"The run directory {run_dir} cannot be written ({LOCK_NAME}: {error.strerror}). Nothing was sent."
+            raise StorageFailed(msg, hint="Mend it, or choose another place: --run-dir PATH") from error
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(self._fd)
+            msg = f"{path} is no file of a run, or has a second name. Nothing was sent."
+            raise StorageFailed(msg, hint="Remove it, or choose another place: --run-dir PATH")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -61,7 +67,7 @@ class RunLock:
 def runner_of(run_dir: Path) -> int | None:
     """Return the process id of the runner that holds a run's lock, 0 if it is not known, None if nobody does."""
     try:
-        fd = os.open(run_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(run_dir / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -6,7 +6,6 @@ Law: everything that can be refused is refused here, before anything is sent, an
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import AsyncIterable, Callable, Mapping
@@ -20,10 +19,11 @@ import orjson
 from bulkgrok import kinds, readers
 from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
-from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed
+from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch
 from bulkgrok.core.model import BadRow, Fingerprint
 from bulkgrok.core.ports import Encoder, Sink, Store
 from bulkgrok.engine.binding import Wanted, bind, is_replaced
+from bulkgrok.engine.folders import make_private
 from bulkgrok.engine.lock import RunLock
 from bulkgrok.engine.preview import encoder_of, prices_of
 from bulkgrok.engine.recovery import owned_by
@@ -171,10 +171,9 @@ class Opening:
             path=path,
             name=name,
             open_reader=lambda: readers.open_reader(path, columns=self._columns()),
-            stamp=readers.stamp,
             offload=self._offload,
         )
-        return source, await self._offload(readers.fingerprint, path)
+        return source, await source.identify()
 
     def _refuse_bad_rows(self, path: Path) -> None:
         """Read the whole input once and refuse it if any row is bad (`--strict`)."""
@@ -200,19 +199,9 @@ class Opening:
     # The run directory and the checkpoint
 
     def _make_run_dir(self) -> None:
-        run_dir = self._places.run_dir
-        try:
-            run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._places.checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (run_dir, run_dir.parent):
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-        except OSError as error:
-            msg = f"The run directory {run_dir} cannot be made: {error.strerror}. Nothing was sent."
-            raise StorageFailed(msg, hint="Choose another place: --run-dir PATH") from error
+        make_private(self._places.run_dir, flag="--run-dir")
+        if self._places.checkpoint.parent != self._places.run_dir:
+            make_private(self._places.checkpoint.parent, flag="--checkpoint")
 
     async def _open_checkpoint(self, wanted: Wanted) -> tuple[Store, Committer]:
         store, committer = await self._start()

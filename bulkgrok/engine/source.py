@@ -14,7 +14,7 @@ import orjson
 
 from bulkgrok import readers
 from bulkgrok.core.errors import InputError, RunMismatch, StorageFailed
-from bulkgrok.core.model import RawRow
+from bulkgrok.core.model import Fingerprint, RawRow
 from bulkgrok.core.ports import Offload, Reader
 
 T = TypeVar("T")
@@ -35,46 +35,57 @@ async def offloaded(chunks: Iterator[T], offload: Offload) -> AsyncIterator[T]:
 
 
 class FileSource:
-    """An input file.
+    """An input file. `identify` comes first.
 
     Args:
         path: The file.
         name: What to call it in messages.
         open_reader: Opens it; called for each reading.
-        stamp: Tells what the file looks like from outside (device, inode, size, time of change).
         offload: Runs blocking calls.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Path,
-        name: str,
-        open_reader: Callable[[], Reader],
-        stamp: Callable[[Path], object],
-        offload: Offload,
-    ) -> None:
+    def __init__(self, *, path: Path, name: str, open_reader: Callable[[], Reader], offload: Offload) -> None:
         self.name = name
         self.fixed = True
         self.path = path
         self._open_reader = open_reader
-        self._stamp = stamp
         self._offload = offload
-        self._seen = stamp(path)
+        self._seen: readers.InputStamp | None = None
+        self._fingerprint: Fingerprint | None = None
+
+    async def identify(self) -> Fingerprint:
+        """Hash the file; what is read later must be the same.
+
+        Raises:
+            InputError: It cannot be read, or changed meanwhile.
+        """
+        self._seen = await self._offload(readers.stamp, self.path)
+        self._fingerprint = found = await self._offload(readers.fingerprint, self.path)
+        return found
 
     async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:  # noqa: ARG002 - a file is read alike every time
         """Yield all rows, and stop the run if the file is no longer the one that was fingerprinted."""
+        async for chunk in offloaded(self._verified(), self._offload):
+            yield chunk
+
+    def _verified(self) -> Iterator[Sequence[RawRow]]:
+        """Read, and look at the file after each reading: no row of another content is ever handed on."""
         self._verify()
-        async for chunk in offloaded(iter(self._open_reader().chunks()), self._offload):
+        for chunk in self._open_reader().chunks():
+            self._verify()
             yield chunk
         self._verify()
 
     def _verify(self) -> None:
-        if self._stamp(self.path) != self._seen:
+        now = readers.stamp(self.path)
+        if now == self._seen:
+            return
+        if readers.fingerprint(self.path) != self._fingerprint:
             msg = f"{self.name} was changed while the run was reading it. What was sent is in the checkpoint."
             raise RunMismatch(
                 msg, hint="Put the old input back and type the command again, or start afresh with -o OTHER.jsonl"
             )
+        self._seen = now
 
 
 class RowsSource:
@@ -101,7 +112,7 @@ class RowsSource:
                 yield chunk
             return
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             msg = f"The spool {self.path} cannot be opened: {error.strerror}."
             raise StorageFailed(msg) from error

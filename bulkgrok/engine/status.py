@@ -27,7 +27,8 @@ def write_status(run_dir: Path, *, checkpoint: Path, progress: Progress, report:
     }
     temporary = run_dir / f".{STATUS_NAME}.tmp"
     with contextlib.suppress(OSError):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        temporary.unlink(missing_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, orjson.dumps(value, default=str) + b"\n")
         finally:

@@ -10,7 +10,7 @@ needs it: pyarrow comes with Parquet and with compressed files only.
 
 from __future__ import annotations
 
-from bulkgrok.readers.identity import InputStamp, fingerprint, stamp, unchanged
+from bulkgrok.readers.identity import InputStamp, fingerprint, stamp
 from bulkgrok.readers.opening import FORMATS, Format, open_reader, verify
 from bulkgrok.readers.spool import SPOOL, spool_stdin
 
@@ -23,6 +23,5 @@ __all__ = [
     "open_reader",
     "spool_stdin",
     "stamp",
-    "unchanged",
     "verify",
 ]

@@ -22,12 +22,17 @@ _BLOCK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputStamp:
-    """What the file system says of a file. Equal stamps: almost certainly not written to in between."""
+    """What the file system says of a file. Equal stamps: not written to in between.
+
+    Unlike the time of the last write, that of the last change cannot be set back; it also moves with names and
+    permissions, so a stamp that differs proves nothing.
+    """
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 def open_input(path: Path) -> BinaryIO:
@@ -49,7 +54,7 @@ def open_input(path: Path) -> BinaryIO:
 
 
 def stamp(path: Path) -> InputStamp:
-    """Return the stamp of a file, to be compared with `unchanged` later.
+    """Return the stamp of a file, to be compared with a later one.
 
     Raises:
         InputError: It is missing or out of reach.
@@ -58,14 +63,6 @@ def stamp(path: Path) -> InputStamp:
         return _stamp(os.stat(path))  # noqa: PTH116 - the same as the fstat beside it
     except (OSError, ValueError) as error:
         raise _cannot_open(path, error) from None
-
-
-def unchanged(path: Path, before: InputStamp) -> bool:
-    """Tell whether a file still has the stamp it had. A file that is gone has changed."""
-    try:
-        return stamp(path) == before
-    except InputError:
-        return False
 
 
 def fingerprint(path: Path, *, progress: Callable[[int, int], None] | None = None) -> Fingerprint:
@@ -100,7 +97,13 @@ def fingerprint(path: Path, *, progress: Callable[[int, int], None] | None = Non
 
 
 def _stamp(found: os.stat_result) -> InputStamp:
-    return InputStamp(device=found.st_dev, inode=found.st_ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+    return InputStamp(
+        device=found.st_dev,
+        inode=found.st_ino,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+    )
 
 
 def _cannot_open(path: Path, error: OSError | ValueError) -> InputError:

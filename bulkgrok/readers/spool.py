@@ -7,6 +7,7 @@ A complete spool is never written to again: a pipe that comes with it must hold 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -42,7 +43,7 @@ def spool_stdin(stream: BinaryIO | None, directory: Path) -> Path:
     if stream is not None:
         _make_blocking(stream)
     first = _read(stream) if stream is not None else b""
-    if spool.is_file():
+    if _is_kept(spool):
         if stream is not None and first:
             _compare(stream, first, spool)
         return spool
@@ -51,6 +52,28 @@ def spool_stdin(stream: BinaryIO | None, directory: Path) -> Path:
         raise InputError(msg, hint="Pipe the input again: bulkgrok run - -o results.jsonl < inputs.jsonl")
     _keep(stream, first, spool)
     return spool
+
+
+def _is_kept(spool: Path) -> bool:
+    """Tell whether there is a complete spool.
+
+    Raises:
+        StorageFailed: Something else is in its place.
+    """
+    try:
+        mode = spool.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _cannot_be_read(spool, error.strerror or str(error)) from None
+    if not stat.S_ISREG(mode):
+        raise _cannot_be_read(spool, "it is no regular file")
+    return True
+
+
+def _cannot_be_read(spool: Path, why: str) -> StorageFailed:
+    msg = f"The kept input {spool} cannot be read: {why}. Nothing was sent."
+    return StorageFailed(msg, hint="Check the disk, then type the same command again.")
 
 
 def _make_blocking(stream: BinaryIO) -> None:
@@ -125,8 +148,7 @@ def _compare(stream: BinaryIO, block: bytes, spool: Path) -> None:
             if file.read(1):
                 raise _differs(done, lines + 1 if text else None, shorter=True)
     except OSError as error:
-        msg = f"The kept input {spool} cannot be read: {error.strerror or error}. Nothing was sent."
-        raise StorageFailed(msg, hint="Check the disk, then type the same command again.") from None
+        raise _cannot_be_read(spool, error.strerror or str(error)) from None
 
 
 def _differs(position: int, line: int | None, *, longer: bool = False, shorter: bool = False) -> RunMismatch:

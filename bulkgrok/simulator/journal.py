@@ -1,12 +1,16 @@
 """A world's records in a file, so that a simulated run resumes as a real one does.
 
 Law: appended and never rewritten, one JSON object a line, written to the operating system before the reply it tells of
-(a killed process loses nothing; a power cut may, which costs nothing here). A torn last line is cut off.
+(a killed process loses nothing; a power cut may, which costs nothing here). A torn last line is cut off; each line
+carries its checksum, and one that is damaged is told of: a world that is not what it was would give wrong answers.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +19,10 @@ import orjson
 from bulkgrok.core.errors import StorageFailed
 
 _MODE: Final = 0o600
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_BLOCK_BYTES: Final = 1 << 20
+_HEAD: Final = b'{"crc32":'
+_RECORD: Final = b',"record":'
 
 
 class Journal:
@@ -25,22 +33,24 @@ class Journal:
         self._file: int | None = None
 
     def open(self) -> list[dict[str, Any]]:
-        """Create or open the file and return its records, those that cannot be read left out.
+        """Create or open the file and return its records.
 
         Raises:
-            StorageFailed: It cannot be read or written.
+            StorageFailed: It cannot be read or written, or is damaged.
         """
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+            self._file = os.open(self._path, _FLAGS, _MODE)
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")  # noqa: TRY301 - told like what the system says
             os.fchmod(self._file, _MODE)
-            with Path(self._path).open("rb") as file:
-                data = file.read()
+            data = b"".join(iter(lambda: os.read(self._file or 0, _BLOCK_BYTES), b""))
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 os.ftruncate(self._file, whole)
         except OSError as error:
-            raise self._failed(error) from error
-        return [record for line in data[:whole].splitlines() if (record := _read(line)) is not None]
+            self.close()
+            raise self._failed(error.strerror or str(error)) from error
+        return [self._read(line, number) for number, line in enumerate(data[:whole].splitlines(), 1)]
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record.
@@ -50,13 +60,14 @@ class Journal:
         """
         if self._file is None:
             return
-        line = orjson.dumps(record) + b"\n"
+        data = orjson.dumps(record)
+        line = b"%b%d%b%b}\n" % (_HEAD, zlib.crc32(data), _RECORD, data)
         try:
             written = os.write(self._file, line)
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._failed(error.strerror or str(error)) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -64,16 +75,19 @@ class Journal:
             os.close(self._file)
             self._file = None
 
-    def _failed(self, error: OSError) -> StorageFailed:
-        msg = f"The simulator's journal {self._path} cannot be used: {error.strerror or error}. It holds nothing paid."
+    def _read(self, line: bytes, number: int) -> dict[str, Any]:
+        head, _, rest = line.partition(_RECORD)
+        data = rest[:-1]
+        if head == b"%b%d" % (_HEAD, zlib.crc32(data)) and rest.endswith(b"}"):
+            record = orjson.loads(data)
+            if isinstance(record, dict):
+                return record
+        self.close()
+        why = f"line {number} is damaged"
+        raise self._failed(why)
+
+    def _failed(self, why: str) -> StorageFailed:
+        msg = f"The simulator's journal {self._path} cannot be used: {why}. It holds nothing paid."
         return StorageFailed(
             msg, hint="free space or remove the simulated run's directory, then the same command again"
         )
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) else None

@@ -24,6 +24,8 @@ Marks = dict[str, object]
 
 _CHUNK = 1 << 20
 _LONGEST_NAME = 240
+_NOBODY = 65_534
+"""Whoever has no name here: files of a mapped user, as in a container or on a network, whose owner cannot be told."""
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def _ask(path: Path, mode: int) -> None:
         raise OSError(errno.EACCES, f"no permission to write {path}")
 
 
-def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+def make_folder(folder: Path, *, mode: int = 0o755) -> None:
     """Create a folder and its parents durably; harmless when it is there."""
     missing = []
     while not folder.is_dir():
@@ -123,7 +125,7 @@ def make_folder(folder: Path, *, mode: int = 0o777) -> None:
         folder = folder.parent
     for each in reversed(missing):
         with suppress(FileExistsError):
-            each.mkdir(mode=mode if each == missing[0] else 0o777)
+            each.mkdir(mode=mode if each == missing[0] else 0o755)
         sync_folder(each.parent)
 
 
@@ -191,6 +193,11 @@ def stamp(found: os.stat_result) -> Marks:
 def untouched(found: os.stat_result, marks: Mapping[str, object]) -> bool:
     """Tell whether nothing was done to a file since it was stamped: no content changes without its ctime."""
     return all(marks.get(key) == value for key, value in stamp(found).items())
+
+
+def owner_is_trusted(found: os.stat_result) -> bool:
+    """Tell whether a file can be this user's: one that another user laid out would let that user read along."""
+    return found.st_uid in {os.geteuid(), 0, _NOBODY}
 
 
 def same_file(found: os.stat_result, marks: Mapping[str, object]) -> bool:

@@ -43,10 +43,14 @@ class JsonlSink:
         self._offset = 0
         self._crc = 0
         self._final = Position(seq=0)
+        self._checked = False
+        self._seen: files.Marks = {}
+        """What `check` found in place."""
 
     def check(self, position: Position | None, owned: Callable[[bytes], bool]) -> None:
         """Refuse a file this run did not write. Changes nothing."""
         found = files.look(self._path)
+        self._checked, self._seen = True, {} if found is None else files.stamp(found)
         if found is None:
             return
         state = position.state if position else {}
@@ -80,6 +84,7 @@ class JsonlSink:
             if position and _holds(self._fd, found, state):
                 self._seq, self._offset, self._crc = position.seq, _number(state, "offset"), _number(state, "crc")
             else:
+                self._refuse_stranger(found)
                 self._seq = self._offset = self._crc = 0
             if found.st_size != self._offset:
                 os.ftruncate(self._fd, self._offset)
@@ -88,6 +93,13 @@ class JsonlSink:
             files.sync_folder(path.parent)
         self._final = self._here()
         return self._final
+
+    def _refuse_stranger(self, found: os.stat_result) -> None:
+        """Stop before a file is emptied, or trusted with answers, that somebody put there since `check`."""
+        if not self._checked or files.same_file(found, self._seen):
+            return
+        if found.st_size or not files.owner_is_trusted(found):
+            raise files.failed(self._path, "another file was put there during the run")
 
     def write(self, outcomes: Sequence[Settled]) -> None:
         """Append lines; a failed write leaves no part of them where the disk allows it.

@@ -1,9 +1,9 @@
 """Whether a file is this run's.
 
-Law: what is not provably this run's is not touched. Proof is, in this order: it is empty; nothing was done to it since
-it was stamped, or it holds the same bytes; a table carries the run's own mark; its first line (or table row) is one
-that the store holds. Being the same inode is no proof, inodes are used again and people write into files: it only
-counts together with what a crash, a cut or an edit leaves of our lines.
+Law: what is not provably this run's is not touched. Proof is, in this order: it is empty and this user's; nothing was
+done to it since it was stamped, or it holds the same bytes; a table carries the run's own mark; its first line (or
+table row) is one that the store holds. Being the same inode is no proof, inodes are used again and people write into
+files: it only counts together with what a crash, a cut or an edit leaves of our lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bulkgrok.sinks.files import intact, looking, same_file, untouched
+from bulkgrok.sinks.files import intact, looking, owner_is_trusted, same_file, untouched
 
 Owned = Callable[[bytes], bool]
 
@@ -37,7 +37,7 @@ def ours(path: Path, found: os.stat_result, marks: Mapping[str, object], owned: 
         UsageError: It cannot be read.
     """
     if found.st_size == 0:
-        return True
+        return same_file(found, marks) or owner_is_trusted(found)
     with looking(path):
         if untouched(found, marks) or intact(path, marks):
             return True

@@ -20,6 +20,8 @@ import structlog
 
 from bulkgrok.telemetry.redaction import Redaction
 
+#: Without O_NONBLOCK, opening a named pipe would wait for its reader.
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: Fields that could hold what a user asked or was answered.
 _PRIVATE: Final = frozenset(
@@ -50,10 +52,14 @@ class EventLog:
         path: The file; it is appended to, and created readable by its owner only.
         level: The least level that is kept: debug, info, warning or error.
         redact: What takes secrets out of a line.
+        links: Whether the file may be a symbolic link: where the user named it, not where it merely has to be.
     """
 
-    def __init__(self, path: Path, *, level: str = "info", redact: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, level: str = "info", redact: Callable[[str], str] | None = None, links: bool = False
+    ) -> None:
         self.path = path
+        self._flags = _FLAGS if links else _FLAGS | os.O_NOFOLLOW
         self.broken: str | None = None
         """Why the log could not be written, if it could not."""
         self._least = LEVELS[level]
@@ -112,7 +118,8 @@ class EventLog:
     def _open(self) -> bool:
         if not self.path.parent.is_dir():
             return False
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self.path, self._flags, 0o600)
+        os.set_blocking(handle, True)
         # Unbuffered: each event is one write, so lines of a killed run are whole and none is missing.
         self._file = os.fdopen(handle, "ab", buffering=0)
         while self._early:

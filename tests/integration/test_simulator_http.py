@@ -273,15 +273,21 @@ def test_addresses_given_out_stay_good_in_the_next_life_of_a_journal(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_journal_of_rubbish_is_an_empty_world_and_one_that_cannot_be_opened_an_error(tmp_path):
+def test_a_damaged_journal_and_one_that_cannot_be_opened_are_told_of(tmp_path):
     path = tmp_path / "simulator.jsonl"
-    path.write_bytes(b'\x00\xff\n[]\n{}\n{"t":"job"}\n')
 
     async def scenario():
-        async with served(path) as (server, _):
-            assert server.world.ledger.accepted == 0
+        async with served(path) as (server, session):
+            await post(server, session, CHAT)
 
     asyncio.run(scenario())
+    whole = path.read_bytes()
+    for at in range(0, len(whole) - 1, 7):
+        data = bytearray(whole)
+        data[at] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StorageFailed, match=r"line \d is damaged. It holds nothing paid"):
+            asyncio.run(SimulatorServer(journal=path).start())
     with pytest.raises(StorageFailed, match="nothing paid"):
         asyncio.run(SimulatorServer(journal=tmp_path / "no" / "such.jsonl").start())
     with pytest.raises(StorageFailed):

@@ -5,7 +5,6 @@ what it was asked before. BULKGROK_DAMAGES sets the number of trials (60 in the 
 they begin.
 """
 
-import asyncio
 import copy
 import json
 import os
@@ -15,14 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkgrok.checkpoint import Committer
 from bulkgrok.checkpoint.sqlite import SqliteStore
-from bulkgrok.config import load
 from bulkgrok.core.errors import InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.model import Reply
-from bulkgrok.engine import Engine
-from bulkgrok.engine.surroundings import Surroundings
-from bulkgrok.testing import ScriptedTransport, VirtualTimeLoop
 
 TRIALS = int(os.environ.get("BULKGROK_DAMAGES", "60"))
 SEED = int(os.environ.get("BULKGROK_SEED", "1"))
@@ -67,48 +61,6 @@ def answer(row):
     return json.dumps({"id": f"a-{row}", "choices": [{"message": {"content": content}}], "usage": usage}).encode()
 
 
-class Clock:
-    def wall(self):
-        return 1_790_000_000.0 + asyncio.get_running_loop().time()
-
-    def monotonic(self):
-        return asyncio.get_running_loop().time()
-
-
-async def inline(function, /, *arguments):
-    return function(*arguments)
-
-
-def events(_name, /, **_fields):
-    """Log nothing."""
-
-
-def start(folder, api, *, hook=None):
-    """Run what is in a folder to its end, on one thread and without waiting; return the report."""
-    config = load(
-        {"input": folder / "in.jsonl", "concurrency": CONCURRENCY, "poll_interval": 1.0, "max_outage": 600.0},
-        environ={"XAI_API_KEY": "xai-test"},
-    )
-    said = []
-
-    def replies(asked):
-        if hook is not None:
-            hook(api, engine)
-        return api(asked)
-
-    async def connect(_config, _run_dir, _stack):
-        return ScriptedTransport(replies)
-
-    outside = Surroundings(
-        clock=Clock(), jitter=random.Random(0).random, offload=inline, connect=connect, tick_s=1.0,
-        committer=lambda store: Committer(store, inline=True),
-    )  # fmt: skip
-    engine = Engine(config, events=events, say=said.append, surroundings=outside)
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        report = runner.run(asyncio.wait_for(engine.run(), 10_000_000))
-    return report, said
-
-
 def write_input(folder):
     folder.mkdir()
     rows = ({"prompt": f"row {row}", "deferred": row % 2 == 0} for row in range(ROWS))
@@ -117,7 +69,7 @@ def write_input(folder):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped(tmp_path_factory, alone):
     """Return runs that ended early: copies of their folders and of what the API knew then.
 
     One was killed at a request (its log holds everything), one later, after the log was wound up; one drained.
@@ -133,7 +85,7 @@ def stopped(tmp_path_factory):
                 shutil.copytree(folder, kept)
                 found.append((kept, copy.deepcopy(api)))
 
-        start(folder, Api(), hook=hook)
+        alone(Api(), hook=hook, input=folder / "in.jsonl").run()
 
     for request in (30, 75):
         killed_at(request)
@@ -143,7 +95,7 @@ def stopped(tmp_path_factory):
             engine.drain(130)
 
     folder, api = write_input(base / "drained"), Api()
-    start(folder, api, hook=drain)
+    alone(api, hook=drain, input=folder / "in.jsonl").run()
     # A run that goes on from there and is killed has pages in the file and newer ones in the log.
     found.append((folder, api))
     both, known = base / "both", copy.deepcopy(api)
@@ -154,7 +106,7 @@ def stopped(tmp_path_factory):
             shutil.copytree(both, base / "kept-both")
             found.append((base / "kept-both", copy.deepcopy(api)))
 
-    start(both, known, hook=again)
+    alone(known, hook=again, input=both / "in.jsonl").run()
     return found
 
 
@@ -244,7 +196,7 @@ def verify(folder, api, report):
     assert len(entries) <= CONCURRENCY, entries
 
 
-def trial(stopped, seed, folder):
+def trial(alone, stopped, seed, folder):
     """Damage a run, start it again, and return what came of it: right, or the name of the refusal."""
     chance = random.Random(seed)
     source, api = chance.choice(stopped)
@@ -252,7 +204,7 @@ def trial(stopped, seed, folder):
     how = damaged(folder, chance)
     known = copy.deepcopy(api)
     try:
-        report, _ = start(folder, known)
+        report = alone(known, input=folder / "in.jsonl").run()
     except (StorageFailed, RunMismatch, UsageError, InputError) as error:
         return how, type(error).__name__, known
     if report.stopped is not None:
@@ -265,20 +217,20 @@ def trial(stopped, seed, folder):
     return how, "right", known
 
 
-def test_an_undamaged_run_goes_on_and_is_right(stopped, tmp_path):
+def test_an_undamaged_run_goes_on_and_is_right(stopped, alone, tmp_path):
     for number, (source, api) in enumerate(stopped):
         folder, known = tmp_path / str(number), copy.deepcopy(api)
         shutil.copytree(source, folder)
-        report, _ = start(folder, known)
+        report = alone(known, input=folder / "in.jsonl").run()
         verify(folder, known, report)
 
 
-def test_damage_is_noticed_or_does_not_matter(stopped, tmp_path):
+def test_damage_is_noticed_or_does_not_matter(stopped, alone, tmp_path):
     outcomes = {}
     for seed in range(SEED, SEED + TRIALS):
         folder = tmp_path / str(seed)
         try:
-            how, outcome, _ = trial(stopped, seed, folder)
+            how, outcome, _ = trial(alone, stopped, seed, folder)
         except Exception as error:
             error.add_note(f"seed {seed}: BULKGROK_SEED={seed} BULKGROK_DAMAGES=1 pytest {Path(__file__).name}")
             raise

@@ -113,6 +113,18 @@ def test_other_programs_read_the_file(closed):
     connection.close()
 
 
+def test_links_on_the_way_to_a_checkpoint_are_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    store = make(tmp_path / "link" / "checkpoint.db", 2)
+    assert {path.name for path in (tmp_path / "real").iterdir()} >= {"checkpoint.db", "checkpoint.db-wal"}
+    (tmp_path / "other.db").symlink_to("link/checkpoint.db")
+    reader = read_store(tmp_path / "other.db")  # its log included
+    assert reader.totals().succeeded == 2
+    reader.close()
+    store.close()
+
+
 def test_the_process_keeps_its_default_way_to_files(closed):
     everything(closed)
     assert not apsw.vfs_names()[0].startswith("bulkgrok")

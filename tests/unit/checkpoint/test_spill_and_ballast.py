@@ -103,18 +103,43 @@ def test_a_line_that_was_torn_takes_none_with_it(spill, store):
     assert spill.recover(store) == 2
 
 
-@pytest.mark.parametrize(
-    "rubbish",
-    [b"", b"\n\n", b"{", b"null\n", b"[1]\n", b'"raw"\n', b'{"raw": 1}\n', b'{"raw": "!"}\n', b'{"row": 1}\n',
-     b"\xff\n", b'{"row": "x", "at": 1, "status_code": 1, "request_id": null, "raw": ""}\n', b"[" * 100_000 + b"\n"],
-)  # fmt: skip
-def test_torn_lines_are_passed_over(spill, store, rubbish):
-    store.apply([submit(1)])
+def test_a_torn_last_line_is_passed_over(spill, store):
+    store.apply([submit(1), submit(2)])
     spill.save([redeem(1)])
     whole = spill.places[0].read_bytes()
-    spill.places[0].write_bytes(rubbish + (b"" if rubbish.endswith(b"\n") else b"\n") + whole + whole[:-9])
+    spill.places[0].write_bytes(b"\n" + whole + whole[:-9])
     assert spill.recover(store) == 1
     assert store.redeemed() == [1]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"{", b"null", b"[1]", b'"raw"', b'{"raw": 1}', b'{"raw": "!"}', b'{"row": 1}', b"\xff", b"[" * 100_000,
+     b'{"row": 1, "at": 2.5, "status_code": 200, "request_id": null, "raw": "AP8="}'],
+)  # fmt: skip
+def test_a_damaged_line_stops_the_start_and_leaves_everything_as_it_is(spill, store, rubbish):
+    store.apply([submit(1), submit(2)])
+    spill.save([redeem(1)])
+    whole = spill.places[0].read_bytes()
+    spill.places[0].write_bytes(whole + rubbish + b"\n" + whole)
+    with pytest.raises(StorageFailed, match="line 2 is damaged"):
+        spill.recover(store)
+    assert store.redeemed() == []
+    assert spill.places[0].exists()
+
+
+def test_no_flipped_bit_of_a_spill_goes_unnoticed(spill, store):
+    store.apply([submit(1), submit(2)])
+    spill.save([redeem(1, b"an answer that was paid for"), accept(2)])
+    whole = spill.places[0].read_bytes()
+    for at in range(len(whole) * 8):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        if data == whole or b"\n" not in data[-1:]:
+            continue  # the end of the last line is gone: it counts as torn
+        spill.places[0].write_bytes(data)
+        with pytest.raises(StorageFailed, match="is damaged"):
+            spill.recover(store)
 
 
 def test_a_spill_that_somebody_else_laid_out_is_neither_written_nor_read(spill, store, tmp_path):
@@ -143,7 +168,7 @@ def test_a_spill_stays_until_the_checkpoint_has_taken_it(spill):
 
 
 def test_ballast_keeps_real_room_and_gives_it_up_once(tmp_path):
-    ballast = Ballast(tmp_path / "ballast", 1 << 20)
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
     assert not ballast.release()
     ballast.take_on()
     found = (tmp_path / "ballast").stat()
@@ -159,18 +184,18 @@ def test_ballast_is_never_taken_on_through_a_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_bytes(b"theirs")
     (tmp_path / "ballast").symlink_to(victim)
-    Ballast(tmp_path / "ballast", 1 << 20).take_on()
+    Ballast(tmp_path / "checkpoint.db", 1 << 20).take_on()
     assert victim.read_bytes() == b"theirs"
 
 
 def test_ballast_grows_on_demand_and_keeps_what_it_has_where_there_is_no_more(tmp_path):
-    ballast = Ballast(tmp_path / "ballast", 1 << 20)
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
     ballast.take_on()
     ballast.take_on(3 << 20)
     assert ballast.held_bytes == (tmp_path / "ballast").stat().st_blocks * 512 >= 3 << 20
     ballast.take_on(1 << 60)
     assert ballast.held_bytes >= 3 << 20
-    assert Ballast(tmp_path / "ballast", 1 << 20).held_bytes == 0  # until it is taken on
+    assert Ballast(tmp_path / "checkpoint.db", 1 << 20).held_bytes == 0  # until it is taken on
     assert ballast.release()
     assert ballast.held_bytes == 0
 
@@ -191,8 +216,46 @@ def test_the_room_that_is_kept_grows_with_the_answers_and_with_those_in_flight()
     )
 
 
+@pytest.mark.parametrize("content", [b"notes of mine", bytes(100) + b"x"])
+def test_a_file_of_the_users_that_is_called_ballast_is_neither_filled_nor_removed(tmp_path, content):
+    (tmp_path / "ballast").write_bytes(content)
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
+    ballast.take_on()
+    assert not ballast.release()
+    assert (tmp_path / "ballast").read_bytes() == content
+
+
+def test_a_second_name_of_another_file_is_no_ballast(tmp_path):
+    (tmp_path / "zeros").write_bytes(bytes(100))
+    (tmp_path / "ballast").hardlink_to(tmp_path / "zeros")
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
+    ballast.take_on()
+    assert not ballast.release()
+    assert (tmp_path / "zeros").stat().st_size == 100
+
+
+def test_each_checkpoint_of_a_folder_has_its_own_ballast(tmp_path):
+    for name in ("checkpoint.db", "a.db", "b.db"):
+        Ballast(tmp_path / name, 1 << 20).take_on()
+    assert {path.name for path in tmp_path.iterdir()} == {"ballast", "a.db.ballast", "b.db.ballast"}
+
+
+def test_ballast_of_an_earlier_start_is_taken_over(tmp_path):
+    Ballast(tmp_path / "checkpoint.db", 1 << 20).take_on()
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
+    ballast.take_on()
+    assert ballast.release()
+
+
+def test_a_pipe_called_ballast_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "ballast")
+    ballast = Ballast(tmp_path / "checkpoint.db", 1 << 20)
+    ballast.take_on()
+    assert not ballast.release()
+
+
 def test_no_ballast_is_no_harm(tmp_path):
-    for ballast in (Ballast(tmp_path / "ballast", 0), Ballast(tmp_path / "none" / "ballast")):
+    for ballast in (Ballast(tmp_path / "checkpoint.db", 0), Ballast(tmp_path / "none" / "checkpoint.db")):
         ballast.take_on()
         assert not ballast.release()
 
