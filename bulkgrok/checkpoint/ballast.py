@@ -24,8 +24,8 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NON
 _NAME: Final = "ballast"
 _DEFAULT: Final = "checkpoint.db"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PAGES_BYTES: Final = 64 << 10
-"""What the log of a checkpoint takes for the smallest answer: pages of tables and indexes."""
+_PAGES_BYTES: Final = 128 << 10
+"""What the log of a checkpoint takes for one answer stored alone: pages of tables and indexes, six or seven of them."""
 _APART: Final = 64
 """n answers that may be stored one by one; of more, many are stored together and share pages."""
 
@@ -43,7 +43,7 @@ class Ballast:
         self.held_bytes = 0
         """How much room is kept."""
         self.possible = size_bytes > 0
-        """Whether it can be kept here at all."""
+        """Whether it can be kept here, and was not given up."""
         self._path = checkpoint.with_name(_NAME if checkpoint.name == _DEFAULT else f"{checkpoint.name}.{_NAME}")
         self._size_bytes = size_bytes
         self._ours = False
@@ -91,6 +91,7 @@ class Ballast:
         ours, self._ours = self._ours, False
         if not ours:
             return False
+        self.possible = self.possible and not held
         with suppress(OSError):
             self._path.unlink()
             return held > 0

@@ -95,7 +95,11 @@ class Rescue:
         return self.failed
 
     def _apply(self, changes: Sequence[Change]) -> None:
-        """Apply changes, with the ballast's room if there is no other."""
+        """Apply changes, with the ballast's room if there is no other.
+
+        On a full disk the log is wound up each time: it would take the room that the next answer needs, and cannot be
+        wound up any more when nothing at all is left.
+        """
         try:
             self._store.apply(changes)
         except StorageFailed:
@@ -103,6 +107,8 @@ class Rescue:
                 raise
             self._store.wind_up()
             self._store.apply(changes)
+        if self._ballast is not None and not self._has_room(self._ballast):
+            self._store.wind_up()
 
     def _spilled(self, changes: Sequence[Change]) -> StorageFailed:
         assert self._cause is not None  # noqa: S101 - called when it is

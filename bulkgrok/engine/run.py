@@ -15,7 +15,7 @@ from typing import Final
 
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import Places, RunConfig, places
-from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, UsageError
+from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
 from bulkgrok.core.ports import Events, Sink
@@ -141,6 +141,8 @@ class Engine:
                 raise self._crash
             if self._error is not None and self._refused:
                 raise self._error
+            if isinstance(self._error, StorageFailed) and opened.committer.failed is not None:
+                self._error = opened.committer.failed  # it tells what became of all that was in flight
             report = await self._reporting(opened).report(
                 duration_s=self._clock.monotonic() - began,
                 error=self._error,

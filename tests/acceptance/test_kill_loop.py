@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.command import COMMAND, environment
 from harness.judge import judge, read_lines, read_results
 from harness.lives import Lives
-from harness.places import places
+from harness.places import FORMS, places
 from harness.reconcile import reconcile
 from harness.rows import mixed, write
 from harness.wire import Wire
@@ -23,7 +23,6 @@ KILLS = int(os.environ.get("BULKGROK_KILLS", "30"))
 KILLS_A_RUN = 15
 ROWS = 320
 CONCURRENCY = 8
-FORMS = ("lines", "table", "parts", "line-parts")
 #: What happens to lives, and how often among twenty of them. All but the last four end in a kill.
 DEATHS = {
     "at_any_moment": 6, "while_opening": 2, "while_downloading": 2, "while_draining": 2, "while_concluding": 2,
@@ -40,7 +39,7 @@ class Torment:
         self.counts = counts
         self.seconds = []
         self.wire = Wire(api.port)
-        self.places = places(folder, form)
+        self.places = places(form, folder)
         self.source = folder / "in.jsonl"
         write(self.source, mixed(ROWS))
         self.lives = Lives(

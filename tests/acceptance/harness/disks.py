@@ -6,19 +6,26 @@ Works as root, and for everybody where the kernel lets users have namespaces (`u
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path("/mnt")
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 
 
 class Disks:
     """A mount namespace in which folders can be made small disks.
 
+    Args:
+        folder: What is to be seen as /mnt there, to be written by the command.
+
     Raises:
         Skipped: Neither root nor a namespace of one's own is to be had here.
     """
 
-    def __init__(self):
+    def __init__(self, folder):
         self._keeper = None
         if shutil.which("unshare") is None or shutil.which("nsenter") is None:
             pytest.skip("unshare and nsenter (util-linux) are not here, so no small disks can be made")
@@ -37,15 +44,28 @@ class Disks:
         user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
         self.enter = ["nsenter", "-t", str(keeper.pid), *user, "-m", "--"]
         """What makes a command see the disks; the process stays the same."""
+        self._mount("--bind", folder, ROOT)
 
     def make(self, folder, size_bytes):
-        """Make a folder a disk of its own."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        """Make a folder below /mnt a disk of its own."""
+        self.seen(folder).mkdir(parents=True)
         self._mount("-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "tmpfs", folder)
 
     def resize(self, folder, size_bytes):
         """Make a disk larger or smaller."""
         self._mount("-o", f"remount,size={size_bytes}", folder)
+
+    def close_temporary(self):
+        """Let nobody write to the system's folders for temporary files; return whether that can be done.
+
+        It cannot where Python itself lies in one of them.
+        """
+        homes = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix, *sys.path)}
+        if any(home.is_relative_to(folder) for home in homes for folder in _TEMPORARY):
+            return False
+        for folder in _TEMPORARY:
+            self._mount("-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", folder)
+        return True
 
     def protect(self, folder, *, writable):
         """Remount a disk read-only, as the kernel does after errors, or writable again."""

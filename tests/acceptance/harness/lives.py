@@ -62,13 +62,13 @@ class Lives:
         """Whether the process ended of its own accord."""
         return self.process.poll() is not None
 
-    def wait_for(self, condition, *, within_s=5.0):
+    def wait_for(self, condition, *, within_s=5.0, look_s=_LOOK_S):
         """Look until something is so, the process has ended or time is over; return whether it is so."""
         until = time.monotonic() + within_s
         while not self.ended and time.monotonic() < until:
             if condition():
                 return True
-            time.sleep(_LOOK_S)
+            time.sleep(look_s)
         return False
 
     def at_work(self):
@@ -131,16 +131,14 @@ class Lives:
             self.process, other = other, self.process
         return other.wait(30)
 
-    def ask(self, *arguments):
-        """Return what another command prints."""
-        done = subprocess.run(
-            [*COMMAND, *map(str, arguments)], env=self._environ, capture_output=True, text=True, timeout=60, check=True
-        )
-        return done.stdout
+    def ask(self, *arguments, enter=()):
+        """Return what another command prints; `enter` makes it see what the run sees."""
+        command = [*enter, *COMMAND, *map(str, arguments)]
+        return subprocess.check_output(command, env=self._environ, text=True, timeout=60)
 
     def last_words(self):
         """Return the end of what was said on standard error."""
-        return self._log.read_text("utf-8", "replace")[-2000:]
+        return self._log.read_text("utf-8", "replace")[-6000:]
 
     def bury(self):
         """End what is left, at the end of a test that failed."""

@@ -3,18 +3,33 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+FORMS = ("lines", "table", "parts", "line-parts")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The files of a run whose input is `in.jsonl`, and what to type for them to lie there."""
+    """The files of a run."""
 
-    flags: tuple
     output: Path
     errors: Path
     media: Path
     run_dir: Path
-    base: Path
-    """What the paths of assets are relative to."""
+    lines: bool
+    """Whether the output is JSON Lines, not Parquet."""
+
+    @property
+    def flags(self):
+        """Return what to type for them to lie there."""
+        folder = self.errors.parent == self.output
+        return (
+            *("-o", f"{self.output}/" if folder else self.output, "--run-dir", self.run_dir),
+            *("--media-dir", self.media, "--output-format", "jsonl" if self.lines else "parquet"),
+        )
+
+    @property
+    def base(self):
+        """What the paths of assets are relative to."""
+        return self.errors.parent
 
     @property
     def drafts(self):
@@ -24,29 +39,20 @@ class Places:
         ]
 
 
-def places(folder, form):
-    """Return the places of a form: `lines` (beside the input), `table`, `parts` (Parquet) or `line-parts`."""
-    match form:
-        case "lines":
-            flags, output, name = (), folder / "in.results.jsonl", "in"
-        case "table":
-            flags, output, name = ("-o", folder / "out.parquet"), folder / "out.parquet", "out"
-        case "parts" | "line-parts":
-            more = ("--output-format", "jsonl") if form == "line-parts" else ()
-            output = folder / "out"
-            return Places(
-                flags=("-o", f"{output}/", *more),
-                output=output,
-                errors=output / "_errors.jsonl",
-                media=output / "media",
-                run_dir=folder / "out.bulkgrok",
-                base=output,
-            )
+def places(form, output, *, run=None, media=None):
+    """Return the places of a form, one of FORMS.
+
+    Args:
+        form: `lines`, `table` (one Parquet file), `parts` (a folder of them) or `line-parts`.
+        output: The folder for the outputs.
+        run: The folder for the run directory, if another.
+        media: The folder for the media, if another.
+    """
+    lines, folder = form in {"lines", "line-parts"}, form.endswith("parts")
     return Places(
-        flags=flags,
-        output=output,
-        errors=folder / f"{name}.errors.jsonl",
-        media=folder / f"{name}.media",
-        run_dir=folder / f"{name}.bulkgrok",
-        base=folder,
+        output=output / ("out" if folder else "out.jsonl" if lines else "out.parquet"),
+        errors=output / ("out/_errors.jsonl" if folder else "out.errors.jsonl"),
+        media=(media or output) / "out.media",
+        run_dir=(run or output) / "out.bulkgrok",
+        lines=lines,
     )
