@@ -28,10 +28,6 @@ class _Clock:
         return asyncio.get_running_loop().time()
 
 
-async def _inline(function, /, *arguments):
-    return function(*arguments)
-
-
 def _unlogged(_name, /, **_fields):
     """Log nothing."""
 
@@ -44,18 +40,26 @@ class Alone:
         hook: Called with the API and the engine before each request.
         key: The API key.
         events: Told what happens.
+        after: Called with each blocking function when it has run.
         flags: As for `bulkgrok.run`, `input` among them.
     """
 
-    def __init__(self, api, *, hook=None, key="xai-test", events=_unlogged, **flags):
+    def __init__(self, api, *, hook=None, key="xai-test", events=_unlogged, after=None, **flags):
         self.said = []
+        self._after = after
         self._api, self._hook = api, hook
         config = load({"concurrency": 4, "poll_interval": 1.0, **flags}, environ={"XAI_API_KEY": key})
         outside = Surroundings(
-            clock=_Clock(), jitter=random.Random(0).random, offload=_inline, connect=self._connect, tick_s=1.0,
+            clock=_Clock(), jitter=random.Random(0).random, offload=self._inline, connect=self._connect, tick_s=1.0,
             committer=lambda store: Committer(store, inline=True),
         )  # fmt: skip
         self.engine = Engine(config, events=events, say=self.said.append, surroundings=outside)
+
+    async def _inline(self, function, /, *arguments):
+        result = function(*arguments)
+        if self._after is not None:
+            self._after(function)
+        return result
 
     async def _connect(self, _config, _run_dir, _stack):
         return ScriptedTransport(self._replies)

@@ -24,6 +24,8 @@ PARQUET: Final = (".parquet", ".pq")
 FOREIGN: Final = (".csv", ".tsv", ".xlsx", ".xls")
 #: Below these lie devices and the system's own files.
 _SYSTEM: Final = (Path("/dev"), Path("/proc"), Path("/sys"))
+#: A file system for ordinary files, for all that.
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a name to compare with
 RUN_SUFFIX: Final = ".bulkgrok"
 CHECKPOINT: Final = "checkpoint.db"
 
@@ -100,7 +102,7 @@ def _is_of_the_system(output: Path) -> bool:
     # /dev/stdout is itself a link, to a file at times: what a link says counts as well as where all links end.
     said = output.parent / output.readlink() if output.is_symlink() else output
     for path in (output, said, Path(os.path.realpath(output))):
-        if any(root == path or root in path.parents for root in _SYSTEM):
+        if any(root == path or root in path.parents for root in _SYSTEM) and _MEMORY not in path.parents:
             return True
     return False
 
