@@ -127,7 +127,7 @@ class Health:
     def probing(self, now: float) -> None:
         """Note that a probe is sent now; the next one follows later and later."""
         self._probes += 1
-        self.next_probe_at = now + min(PROBE_EVERY_S, 2.0**self._probes)
+        self.next_probe_at = now + min(PROBE_EVERY_S, 2.0 ** min(self._probes, 10))
 
     def there(self, now: float) -> None:
         """Note that a control request got through: host and key are well, which ends no outage of what is billable."""

@@ -21,6 +21,8 @@ from bulkgrok.dispatch.account import Account, Standing, count_failure, stopped
 from bulkgrok.dispatch.settle import Settler
 
 _MISSING_APART_S: Final = 5.0
+_MISSING_MOST_S: Final = 60.0
+"""Between polls of a missing result while nothing tells whether the API is well."""
 _ERROR_TIMES: Final = 8
 _ERROR_FOR_S: Final = 300.0
 
@@ -167,7 +169,7 @@ class Redeemer:
             if standing is Standing.BAD:
                 return Feedback(sign=Sign.GOOD, job=job, stop=self._account.stop)
             if standing is not Standing.GOOD:
-                return Feedback(sign=Sign.MISSING, job=job, delay_s=_MISSING_APART_S)
+                return Feedback(sign=Sign.MISSING, job=job, delay_s=min(_MISSING_MOST_S, waited))
         return await self._lose(job, message)
 
     async def _lose(self, job: Job, message: str) -> Feedback:

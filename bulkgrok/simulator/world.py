@@ -8,6 +8,7 @@ result is consumed at the moment it is handed out, whether or not it arrives.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -80,6 +81,7 @@ class World:
         self._generation = 0
         self._limiter = Limiter()
         self._ordinals: dict[bytes, int] = {}
+        self._pages: Counter[str] = Counter()
         self.media = MediaHost(self.ledger)
         self._replies: Replies | None = None
         settings = settings or SimulatorSettings()
@@ -182,7 +184,9 @@ class World:
             return self._submit(path, headers.get("content-type", ""), body, now)
         if path.startswith((DEFERRED, VIDEOS)):
             return self._poll(path, now)
-        return self._dressed(front.page(path, self._make, now), b"page" + path.encode(), post=False, now=now)
+        self._pages[path] += 1
+        subject = b"page" + path.encode() + self._pages[path].to_bytes(8, "big")
+        return self._dressed(front.page(path, self._make, now), subject, post=False, now=now)
 
     def _refuse(self, refusal: Refusal, now: float, subject: bytes) -> Reply:
         reply = self._make.refusal(refusal, now, subject)

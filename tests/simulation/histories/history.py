@@ -1,0 +1,209 @@
+"""A history: lives, one after the other, on one disk and in one world, until the run is done.
+
+Law: what is planned happens first; afterwards lives go on undisturbed, and at last under fine weather, so that a run
+that does not come to its end then never will.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import asyncio
+
+from bulkgrok.config import RunConfig
+from bulkgrok.config.values import Secret
+from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.simulator.settings import SimulatorSettings
+from bulkgrok.simulator.world import World
+from histories.api import Api
+from histories.checker import Witness, check
+from histories.disk import Disk, watched
+from histories.life import Death, Life, WorldClock
+from histories.loop import ShuffledLoop
+from histories.scenario import HOUR, Plan, Scenario, draw
+
+KEY = "xai-simulation-canary"
+BEGAN_AT = 1_790_000_000.0
+_UNDISTURBED = 6
+_CALM = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """What a history came to."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    lives: int = 0
+    power_cuts: int = 0
+    kills: int = 0
+    second_runners: int = 0
+    virtual_s: float = 0.0
+    requests: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    trace: str = ""
+    """A digest of all that happened; equal for equal seeds."""
+
+
+class History:
+    """Plays one scenario.
+
+    Args:
+        scenario: What happens.
+        root: An empty folder.
+    """
+
+    def __init__(self, scenario: Scenario, root: Path) -> None:
+        self._scenario = scenario
+        self._root = root
+        self._chance = random.Random(f"lives of {scenario.seed}")
+        self._trace = hashlib.sha256()
+        self._verdict = Verdict(seed=scenario.seed)
+        self._life: Life | None = None
+        self._witness = Witness(scenario=scenario, root=root, key=KEY)
+
+    def play(self) -> Verdict:
+        """Play it, check it, and return the verdict."""
+        with asyncio.Runner(loop_factory=lambda: ShuffledLoop(self._chance)) as runner, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the dead close nothing and await nothing
+            runner.get_loop().set_exception_handler(lambda _loop, _context: None)
+            runner.run(self._play())
+        self._verdict.trace = self._trace.hexdigest()
+        return self._verdict
+
+    async def _play(self) -> None:
+        scenario, verdict = self._scenario, self._verdict
+        clock = WorldClock(BEGAN_AT)
+        world = World(scenario.settings)
+        api = Api(world, now=clock.world, began_at=BEGAN_AT, weather=scenario.weather, chance=self._chance)
+        source = self._root / "in.jsonl"
+        source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in scenario.rows))
+        disk = Disk(self._root, self._chance, self._reach)
+        with watched(disk):
+            done = await self._live(api, disk, clock)
+        verdict.virtual_s = clock.world()
+        self._witness.sleeps = clock.sleeps
+        verdict.requests = api.asked
+        self._note("end", done, api.asked, clock.world())
+        if done:
+            verdict.violations += check(self._witness, api)
+        else:
+            verdict.violations.append(f"the run does not come to its end; its deaths: {self._witness.deaths}")
+
+    async def _live(self, api: Api, disk: Disk, clock: WorldClock) -> bool:
+        """Live until an end; return whether there was one."""
+        plans = [*self._scenario.plans, *[Plan()] * _UNDISTURBED, *[Plan()] * _CALM]
+        calm_from = len(plans) - _CALM
+        for number, plan in enumerate(plans):
+            if number == calm_from:
+                seed = self._scenario.settings.seed
+                api.world.configure(SimulatorSettings().merged({"seed": seed}))
+                api.weather = ()
+            code = await self._one(api, disk, clock, plan)
+            if code in {0, 3} and number + 1 >= len(self._scenario.plans):
+                return await self._again(api, disk, clock, code)
+            if code == 7 and number >= len(self._scenario.plans):
+                await asyncio.sleep(self._scenario.weather[-1].ends if self._scenario.weather else HOUR)
+            await asyncio.sleep(plan.down_s)
+        return False
+
+    async def _again(self, api: Api, disk: Disk, clock: WorldClock, code: int) -> bool:
+        """Type the command of a finished run again: it sends nothing and says the same."""
+        before = api.asked
+        again = await self._one(api, disk, clock, Plan())
+        if again != code or api.asked != before:
+            self._verdict.violations.append(
+                f"a finished run typed again: exit {again} after {code}, {api.asked - before} requests"
+            )
+        return True
+
+    def _reach(self, point: str) -> None:
+        if self._life is not None:
+            self._life.reach(point)
+
+    async def _one(self, api: Api, disk: Disk, clock: WorldClock, plan: Plan) -> int | None:
+        """Live one life and return its exit code, None for a crash."""
+        verdict = self._verdict
+        self._life = life = Life(
+            self._config(),
+            plan,
+            api=api,
+            disk=disk,
+            clock=clock,
+            chance=self._chance,
+            events=self._event,
+            tick_s=self._scenario.tick_s,
+        )
+        began = clock.world()
+        death = await life.live()
+        verdict.lives += 1
+        verdict.second_runners += life.second_runners
+        verdict.reached.update(life.reached)
+        verdict.violations += life.problems
+        code = self._code(death, plan)
+        self._witness.lived(life, death, code, plan, began=began, ended=clock.world())
+        self._note("death", verdict.lives, code, death.at, clock.world(), api.asked)
+        if death.picture is not None:
+            assert plan.crash is not None
+            verdict.power_cuts += plan.crash.power
+            verdict.kills += not plan.crash.power
+            disk.restore(death.picture)
+        return code
+
+    def _code(self, death: Death, plan: Plan) -> int | None:
+        if death.report is not None:
+            return death.report.exit_code
+        if death.error is None:
+            return None
+        if isinstance(death.error, BulkgrokError):
+            if death.error.exit_code in {2, 6}:
+                self._verdict.violations.append(f"refused: {death.error}")
+            elif death.error.exit_code == 8 and plan.trouble is None:
+                self._verdict.violations.append(f"exit 8 on a sound disk: {death.error}")
+            return death.error.exit_code
+        self._verdict.violations.append(f"a defect: {death.error!r}")
+        return 1
+
+    def _config(self) -> RunConfig:
+        output = self._root / self._scenario.output
+        base = RunConfig(
+            input=str(self._root / "in.jsonl"),
+            api_key=Secret(KEY),
+            output=output,
+            output_is_folder=self._scenario.output.endswith("/"),
+            output_format="jsonl" if self._scenario.output == "lines/" else None,
+        )
+        return replace(base, **self._scenario.flags)
+
+    def _event(self, name: str, /, **fields: Any) -> None:
+        self._note(name, sorted(fields.items(), key=lambda field: field[0]), self._loop_time())
+
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _note(self, *what: object) -> None:
+        self._trace.update(repr(what).encode())
+
+
+def play(seed: int, *, scenario: Scenario | None = None) -> Verdict:
+    """Play the history of a seed in a folder of its own. Nothing is really flushed, so any disk is fast enough."""
+    root = Path(tempfile.mkdtemp(prefix="bulkgrok-history-"))
+    before = tempfile.tempdir
+    inside = root / "disk"
+    inside.mkdir()
+    tempfile.tempdir = str(root)
+    try:
+        return History(scenario or draw(seed), inside.resolve()).play()
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(root, ignore_errors=True)
