@@ -61,6 +61,7 @@ class Projector:
         self._stored: Position | None = None
         self._cursor = 0
         self._at_work = asyncio.Lock()
+        self._closed = False
 
     async def restore(self) -> None:
         """Bring the output back to its stored position, or to its beginning where it is missing or damaged."""
@@ -74,12 +75,25 @@ class Projector:
         """Write the rest and close what is open; `complete` tells that every row has its outcome."""
         await self._whole(self._finish(complete=complete))
 
+    async def close(self) -> None:
+        """Let a step whose caller was cancelled come to its end, then let go of the output. No step follows."""
+        self._closed = True
+
+        async def let_go() -> None:
+            async with self._at_work:
+                await self._offload(self._sink.close)
+
+        await asyncio.shield(asyncio.ensure_future(let_go()))
+
     async def _whole(self, step: Coroutine[None, None, None]) -> None:
         """Carry out a step to its end even if its caller is cancelled: a sink is never written by two steps at once."""
 
         async def alone() -> None:
             async with self._at_work:
-                await step
+                if self._closed:
+                    step.close()
+                else:
+                    await step
 
         await asyncio.shield(asyncio.ensure_future(alone()))
 

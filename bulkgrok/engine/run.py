@@ -185,7 +185,7 @@ class Engine:
             offload=self._outside.offload,
             rebase=rebasing(opened.asset_base, opened.places.asset_base),
         )
-        stack.push_async_callback(self._outside.offload, opened.sink.close)
+        stack.push_async_callback(projector.close)
         await projector.restore()
         self.progress.state = "running" if self._drained is None else "draining"
         await self._work_until_done(opened, stages, projector)

@@ -19,11 +19,16 @@ class SlowSink(MemorySink):
     def __init__(self):
         super().__init__()
         self.entered, self.gate = threading.Event(), threading.Event()
+        self.happened = []
 
     def write(self, outcomes):
         self.entered.set()
         self.gate.wait()
+        self.happened.append("write")
         super().write(outcomes)
+
+    def close(self):
+        self.happened.append("closed")
 
 
 class Outbox:
@@ -60,3 +65,21 @@ def test_a_step_that_is_cancelled_in_the_middle_of_a_batch_is_not_written_again(
         return [found.seq for found in sink.rows], outbox.positions["memory"].seq
 
     assert asyncio.run(main()) == ([1, 2, 3, 4, 5], 5)
+
+
+def test_an_output_is_let_go_of_behind_the_step_that_was_abandoned_and_no_step_follows():
+    async def main():
+        outbox, sink = Outbox(5), SlowSink()
+        projector = Projector(store=outbox, checkpoint=outbox, sink=sink, offload=asyncio.to_thread)
+        await projector.restore()
+        step = asyncio.ensure_future(projector.catch_up())
+        await asyncio.to_thread(sink.entered.wait)
+        step.cancel()
+        late = asyncio.ensure_future(projector.catch_up())
+        closing = asyncio.ensure_future(projector.close())
+        await asyncio.sleep(0)
+        sink.gate.set()
+        await asyncio.gather(step, late, closing, return_exceptions=True)
+        return sink.happened
+
+    assert asyncio.run(main()) == ["write", "closed"]

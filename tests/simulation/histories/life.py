@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
@@ -58,6 +59,13 @@ async def inline(function: Callable[..., object], /, *args: object) -> object:
     """Run what would be run on a thread where it is called."""
     await asyncio.sleep(0)
     return function(*args)
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=1_000.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,7 +162,7 @@ class Life:
             failpoints.install(None)
             self._disk.trouble = None
         if self._death.done():
-            await self._vanish()
+            await self._vanish([running, happening, *self._others])
             return self._death.result()
         self._death.set_result(whole.result())
         return whole.result()
@@ -168,18 +176,15 @@ class Life:
         error = running.exception()
         return Death(error=error) if error is not None else Death(report=running.result())
 
-    async def _vanish(self) -> None:
-        """End every task of a process that died."""
+    async def _vanish(self, roots: list[asyncio.Future[Any]]) -> None:
+        """End every task of a process that died, first those that the others hang on: each lets go of its files."""
         here = asyncio.current_task()
+        await _end(roots)
         for _ in range(50):
-            tasks = sorted(
-                (task for task in asyncio.all_tasks() if task is not here), key=lambda task: task.get_name()
-            )
-            if not tasks:
+            left = [task for task in asyncio.all_tasks() if task is not here]
+            if not left:
                 return
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=1_000.0)
+            await _end(sorted(left, key=lambda task: task.get_name()))
         self.problems.append("tasks of a dead process do not end")
 
     async def _run(self, link: Link, config: RunConfig) -> Report:
