@@ -30,7 +30,6 @@ from bulkgrok.engine.status import write_status
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.wording import duration
 
-_STATUS_S: Final = 2.0
 _LOOK_TICKS: Final = 4
 _ERRORS: Final = "errors"
 
@@ -278,12 +277,12 @@ class Engine:
 
     async def _tick(self, stages: Stages) -> None:
         """Keep the counters and status.json fresh, and end an outage that lasts too long."""
-        written_at = -_STATUS_S
+        written_at = -self._outside.status_s
         try:
             while True:
                 self._observe(stages)
                 now = self._clock.monotonic()
-                if now - written_at >= _STATUS_S:
+                if now - written_at >= self._outside.status_s:
                     self._write_status(None)
                     written_at = now
                 await asyncio.sleep(self._outside.tick_s)

@@ -22,6 +22,7 @@ from bulkgrok.transport import AiohttpTransport
 
 _SIMULATED_KEY: Final = "xai-simulated"
 _TICK_S: Final = 0.25
+_STATUS_S: Final = 2.0
 
 
 class SystemClock:
@@ -76,4 +77,6 @@ class Surroundings:
     connect: Callable[[RunConfig, Path, AsyncExitStack], Awaitable[Transport]] = connect
     """Given the configuration, the run directory and what closes the transport at the end."""
     tick_s: float = _TICK_S
-    """How often counters, status.json and the output are brought up to date."""
+    """How often counters and the output are brought up to date."""
+    status_s: float = _STATUS_S
+    """How often status.json is, at most."""

@@ -1,16 +1,23 @@
 """Play histories for a while, and say what they came to.
 
     python tests/simulation/run.py --seconds 60 --first-seed 1000      # the next seeds, as many as the time allows
-    python tests/simulation/run.py --seed 1234                         # one seed again, with its trace
+    python tests/simulation/run.py --seed 1234                         # one seed, twice: what happened, and is it the same?
+
+The last line counts; the exit code is 1 where anything was violated. A failing seed is printed with the command that
+plays it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
+import itertools
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,53 +25,49 @@ sys.path.insert(0, str(Path(__file__).parent))
 from histories.history import Verdict, play
 from histories.scenario import POINTS
 
-DAY = 86_400.0
-HUNG_S = 60.0
+DAY_S = 86_400.0
+HUNG_S = 120.0
+ENOUGH = 200
+"""Histories after which each point worth dying in must have been come to."""
 
 
-def replay(seed: int) -> str:
-    return f"python tests/simulation/run.py --seed {seed}"
+def guarded(seed: int) -> Verdict:
+    """Play a seed; a history that hangs ends the process with a traceback."""
+    faulthandler.dump_traceback_later(HUNG_S, exit=True)
+    try:
+        return play(seed)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
-def told(verdict: Verdict) -> None:
-    for violation in verdict.violations:
-        print(f"seed {verdict.seed}: {violation}", flush=True)
-    if verdict.violations:
-        print(f"  replay: {replay(verdict.seed)}", flush=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--histories", type=int, default=None, help="stop after so many")
-    parser.add_argument("--seed", type=int, default=None, help="play this one only, twice, and compare")
-    parser.add_argument("--slow", type=float, default=None, help="name seeds that take longer than so many seconds")
-    parser.add_argument("--stop-at-first", action="store_true", help="stop at the first violation")
-    options = parser.parse_args()
-    if options.seed is not None:
-        first, second = play(options.seed), play(options.seed)
-        told(first)
-        same = first.trace == second.trace
-        print(f"seed={options.seed} trace={first.trace[:16]} replays={'identically' if same else 'DIFFERENTLY'}")
-        return 1 if first.violations or not same else 0
-    return many(options)
+def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
+    """Yield verdicts of one seed after the other until the time is over."""
+    ends_at = time.monotonic() + options.seconds
+    seeds = itertools.count(options.first_seed)
+    if options.histories is not None:
+        seeds = itertools.islice(seeds, options.histories)
+    if options.jobs == 1:
+        for seed in seeds:
+            yield guarded(seed)
+            if time.monotonic() >= ends_at:
+                return
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        playing: set[Future[Verdict]] = {pool.submit(guarded, seed) for seed in itertools.islice(seeds, options.jobs)}
+        while playing:
+            done, playing = wait(playing, return_when=FIRST_COMPLETED)
+            if time.monotonic() < ends_at:
+                playing |= {pool.submit(guarded, seed) for seed in itertools.islice(seeds, len(done))}
+            for future in done:
+                yield future.result()
 
 
 def many(options: argparse.Namespace) -> int:
-    ends_at = time.monotonic() + options.seconds
+    """Play seeds one after the other and print what they came to."""
     counts: Counter[str] = Counter()
     reached: Counter[str] = Counter()
-    seed = options.first_seed
-    while time.monotonic() < ends_at and (options.histories is None or counts["histories"] < options.histories):
-        began = time.monotonic()
-        faulthandler.dump_traceback_later(HUNG_S, exit=True)
-        print(f"\rseed {seed}", end="", file=sys.stderr, flush=True)
-        verdict = play(seed)
-        faulthandler.cancel_dump_traceback_later()
-        told(verdict)
-        if options.slow is not None and time.monotonic() - began > options.slow:
-            print(f"seed {seed}: {time.monotonic() - began:.1f} s, {verdict.virtual_s:.0f} virtual s, {verdict.requests} requests", flush=True)
+    last = options.first_seed
+    for verdict in verdicts(options):
+        tell(verdict)
         counts.update(
             histories=1,
             power_cuts=verdict.power_cuts,
@@ -75,18 +78,48 @@ def many(options: argparse.Namespace) -> int:
             virtual_s=int(verdict.virtual_s),
         )
         reached.update(verdict.reached)
-        seed += 1
+        last = max(last, verdict.seed)
         if options.stop_at_first and verdict.violations:
             break
-    missed = [point for point in POINTS if not reached[point]] if counts["histories"] >= 200 else []
+    missed = [point for point in POINTS if not reached[point]] if counts["histories"] >= ENOUGH else []
     if missed:
-        print(f"never reached: {', '.join(missed)}")
+        print(f"never come to: {', '.join(missed)}")
     print(
         f"histories={counts['histories']} power_cuts={counts['power_cuts']} kills={counts['kills']} "
-        f"second_runners={counts['second_runners']} virtual_days={counts['virtual_s'] / DAY:.1f} "
-        f"requests={counts['requests']} seeds={options.first_seed}..{seed - 1} violations={counts['violations']}"
+        f"second_runners={counts['second_runners']} virtual_days={counts['virtual_s'] / DAY_S:.1f} "
+        f"requests={counts['requests']} seeds={options.first_seed}..{last} violations={counts['violations']}"
     )
     return 1 if counts["violations"] or missed else 0
+
+
+def tell(verdict: Verdict) -> None:
+    """Print what a history violated, and how to see it again."""
+    for violation in verdict.violations:
+        print(f"seed {verdict.seed}: {violation}")
+    if verdict.violations:
+        print(f"  play it again: python tests/simulation/run.py --seed {verdict.seed}", flush=True)
+
+
+def once(seed: int) -> int:
+    """Play a seed twice, tell what it violated, and whether both were the same."""
+    first, second = guarded(seed), guarded(seed)
+    tell(first)
+    same = first.trace == second.trace
+    print(f"seed={seed} trace={first.trace[:16]} lives={first.lives} same_twice={'yes' if same else 'NO'}")
+    return 1 if first.violations or not same else 0
+
+
+def main() -> int:
+    """Parse the flags and play."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long (60)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--histories", type=int, default=None, help="not more than so many")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once (1)")
+    parser.add_argument("--stop-at-first", action="store_true", help="stop at the first violation")
+    parser.add_argument("--seed", type=int, default=None, help="play only this one, twice")
+    options = parser.parse_args()
+    return many(options) if options.seed is None else once(options.seed)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Api:
         """SHA-256 of a request's body (hex) -> the body."""
         self.asked = 0
         """Requests that clients sent, whatever became of them."""
-        self.asked_in_weather: Counter[str] = Counter()
+        self.in_flight_most = 0
         self._began_at = began_at
 
     @property
@@ -170,6 +170,7 @@ class Link:
             self.first.silent = True
         self._api.asked += 1
         self._flights.add(flight)
+        self._api.in_flight_most = max(self._api.in_flight_most, len(self._flights))
         limits = [limit for limit in (timeout_s, idle_s) if limit is not None]
         try:
             async with asyncio.timeout(min(limits) if limits else None):
@@ -192,7 +193,6 @@ class Link:
         await asyncio.sleep(_RTT_S * api.chance.random())
         spell = api.spell()
         if spell is not None:
-            api.asked_in_weather[spell.kind] += 1
             if (exchange := await self._in_weather(spell)) is not None:
                 return exchange
         reply = api.takes(flight)

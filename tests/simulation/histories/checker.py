@@ -9,6 +9,8 @@ I6  what a crash cost is no more than what was in flight; what ended in order co
 I7  nothing is left half done at exit 0 or 3
 I8  a second runner and the first are never both at work
 I9  the key is in no file
+I10 never more requests are in flight than were allowed
+I11 each file that a result names is there, and whole
 P5  nothing expires that could have been fetched
 """
 
@@ -62,7 +64,7 @@ class Witness:
         self.lives.append((began, ended))
         concurrency = self.scenario.flags["concurrency"]
         aborted = any(one.what == "abort" for one in plan.disturbances)
-        if death.picture is not None or aborted or code in {1, 8}:
+        if death.picture is not None or aborted:
             self.posts_risked += concurrency
             self.gets_risked += concurrency
         self.asked_after_whole += sum(link.asked_after_whole for link in life.links)
@@ -90,7 +92,11 @@ def check(witness: Witness, api: Api) -> list[str]:
         *_bounds(witness, found, api),
         *_expired(witness, found, api),
         *_secret(witness),
+        *_files(witness, found),
     ]
+    allowed = witness.scenario.flags["concurrency"]
+    if api.in_flight_most > allowed:
+        problems.append(f"I10: {api.in_flight_most} requests in flight, {allowed} allowed")
     if witness.asked_after_whole:
         problems.append(f"I3: {witness.asked_after_whole} GETs for results that were there already")
     if found.unfinished:
@@ -104,10 +110,9 @@ def check(witness: Witness, api: Api) -> list[str]:
 
 def _read(witness: Witness) -> _Found:
     output = witness.root / witness.scenario.output
-    name = witness.scenario.output.rstrip("/").partition(".")[0]
     folder = witness.scenario.output.endswith("/")
-    errors = output / "_errors.jsonl" if folder else witness.root / f"{name}.errors.jsonl"
-    store = read_store(witness.root / f"{name}.bulkgrok" / "checkpoint.db")
+    errors = output / "_errors.jsonl" if folder else output.with_name(f"{output.stem}.errors.jsonl")
+    store = read_store(output.with_name(f"{output.stem}.bulkgrok") / "checkpoint.db")
     try:
         totals = store.totals()
         return _Found(
@@ -139,7 +144,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _table(path: Path) -> list[dict[str, Any]]:
     rows = pq.read_table(path).to_pylist()
     return [
-        row | {"bulkgrok": {"mode": row["mode"], "kind": row["kind"]}, "response": {
+        row | {"bulkgrok": {"assets": row["assets"]}, "response": {
             "request_id": row["request_id"], "body": json.loads(row["body"]),
         }}
         for row in rows
@@ -269,6 +274,15 @@ def _secret(witness: Witness) -> list[str]:
     ]
 
 
-def digest(body: bytes) -> str:
-    """Return the name of a request's body."""
-    return hashlib.sha256(body).hexdigest()
+def _files(witness: Witness, found: _Found) -> list[str]:
+    output = witness.root / witness.scenario.output
+    base = output if witness.scenario.output.endswith("/") else output.parent
+    problems = []
+    for line in found.results:
+        for asset in line["bulkgrok"]["assets"]:
+            if asset["path"] is None:
+                continue
+            path = base / asset["path"]
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != asset["sha256"]:
+                problems.append(f"I11: row {line['row']}: {asset['path']} is missing or not what it was")
+    return problems

@@ -119,11 +119,11 @@ class Disk:
                     files[os.path.relpath(path, self.root)] = os.stat(path).st_ino, _read(path)
         return Picture(tuple(sorted(folders)), files)
 
-    def after_power_cut(self) -> Picture:
-        """Return what a power cut at this moment leaves."""
+    def after_power_cut(self, luck: float | None = None) -> Picture:
+        """Return what a power cut at this moment leaves; `luck` is the share of what was not flushed, if given."""
         folders: list[str] = []
         files: dict[str, tuple[int, bytes]] = {}
-        luck = self._chance.choice((0.0, 0.5, 0.5, 1.0))
+        luck = self._chance.choice((0.0, 0.5, 0.5, 1.0)) if luck is None else luck
         self._survivors(os.fspath(self.root), luck, folders, files)
         return Picture(tuple(folders), files)
 
@@ -263,8 +263,10 @@ class Disk:
         self._reached("sqlite.flushed")
 
     def sqlite_removes(self, path: str) -> None:
-        """Forget a file that SQLite removed."""
-        self._logs.pop(path, None)
+        """Note that SQLite removes a file; until its folder is flushed it may come back, as it was flushed last."""
+        log = self._logs.pop(path, None)
+        if log is not None:
+            self._safe_bytes[os.stat(path).st_ino] = bytes(log.safe)
 
 
 class _File(apsw.VFSFile):
@@ -301,9 +303,9 @@ class _Vfs(apsw.VFS):
         return _File(self.disk, name, text, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001 - SQLite's
-        super().xDelete(filename, syncdir)
-        if self.disk is not None:
+        if self.disk is not None and self.disk.holds(filename):
             self.disk.sqlite_removes(filename)
+        super().xDelete(filename, syncdir)
 
 
 _VFS = _Vfs()

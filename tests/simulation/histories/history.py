@@ -90,6 +90,8 @@ class History:
         disk = Disk(self._root, self._chance, self._reach)
         with watched(disk):
             done = await self._live(api, disk, clock)
+            if done:  # what a run has come to stays, whatever happens to the machine then
+                disk.restore(disk.after_power_cut(luck=0.0))
         verdict.virtual_s = clock.world()
         self._witness.sleeps = clock.sleeps
         verdict.requests = api.asked

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
@@ -25,6 +25,9 @@ from bulkgrok.engine.surroundings import Surroundings
 from histories.api import Api, Link
 from histories.disk import Disk, Picture
 from histories.scenario import Crash, Disturbance, Plan
+
+
+_STATUS_S: Final = 3_600.0
 
 
 class WorldClock:
@@ -205,6 +208,7 @@ class Life:
                 committer=committer,
                 connect=connect,
                 tick_s=self._tick_s,
+                status_s=_STATUS_S,
             ),
         )
         if link is self.link:

@@ -24,6 +24,12 @@ POINTS: Final = (
     "folder.before-flush", "folder.flushed", "name.changes",
 )  # fmt: skip
 
+_EVERYWHERE: Final = (
+    "post.intended", "post.replied", "store.before-commit", "store.after-commit", "sqlite.write",
+    "sqlite.before-flush", "sqlite.flushed", "folder.flushed",
+)  # fmt: skip
+"""Points that nearly every life comes to."""
+
 _BEFORE: Final = (
     "drop_before", "error_408", "error_429", "error_500", "error_502", "error_503", "error_504", "error_520",
     "error_529", "ok_error", "error_403",
@@ -94,11 +100,11 @@ def draw(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         rows=rows,
-        output=chance.choice(("out.jsonl", "out.jsonl", "out.jsonl", "out.parquet", "parts/", "lines/")),
+        output=chance.choice(("out.jsonl", "out.jsonl", "new/er/out.jsonl", "out.parquet", "parts/", "lines/")),
         flags=_flags(chance, slow=slow),
         settings=settings,
         weather=weather,
-        plans=tuple(_plan(chance) for _ in range(chance.choice((0, 1, 2, 3, 4, 6, 8, 10)))),
+        plans=tuple(_plan(chance) for _ in range(chance.choice((0, 2, 4, 6, 8, 10, 12)))),
         tick_s=60.0 if slow else chance.choice((5.0, 20.0)),
     )
 
@@ -196,11 +202,11 @@ def _flags(chance: random.Random, *, slow: bool) -> dict[str, Any]:
 
 def _plan(chance: random.Random) -> Plan:
     crash = None
-    if chance.random() < 0.85:
-        power = chance.random() < 0.75
-        if chance.random() < 0.8:
+    if chance.random() < 0.95:
+        power = chance.random() < 0.85
+        if chance.random() < 0.85:
             nth = min(60, 1 + int(chance.expovariate(1 / chance.choice((1.0, 4.0, 20.0)))))
-            crash = Crash(point=chance.choice(POINTS), nth=nth, power=power)
+            crash = Crash(point=chance.choice(chance.choice((POINTS, _EVERYWHERE))), nth=nth, power=power)
         else:
             crash = Crash(after_s=chance.expovariate(1 / 10.0), power=power)
     disturbances = [
