@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from types import TracebackType
 from typing import Final
 
 import apsw
@@ -44,6 +45,13 @@ class _Sealing(apsw.VFS):
         """Return where a file is. SQLite reports links on the way by a code that this seam takes for an error."""
         return os.path.realpath(name)
 
+    def excepthook(
+        self, etype: type[BaseException] | None, evalue: BaseException | None, etraceback: TracebackType | None
+    ) -> bool:
+        """Print nothing: whoever called SQLite is told."""
+        del etype, evalue, etraceback
+        return True
+
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file."""
         kind = _SealedFile if flags[0] & apsw.SQLITE_OPEN_MAIN_DB else apsw.VFSFile
@@ -61,6 +69,13 @@ class _SealedFile(apsw.VFSFile):
         super().__init__(base, name, flags)
         self._page_bytes = 0
         """0 while the header has not been seen, and for a file without room for checksums."""
+
+    def excepthook(
+        self, etype: type[BaseException] | None, evalue: BaseException | None, etraceback: TracebackType | None
+    ) -> bool:
+        """Print nothing: whoever called SQLite is told."""
+        del etype, evalue, etraceback
+        return True
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Let whole pages be read only."""

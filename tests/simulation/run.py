@@ -1,7 +1,7 @@
 """Play histories for a while, and say what they came to.
 
     python tests/simulation/run.py --seconds 60 --first-seed 1000      # the next seeds, as many as the time allows
-    python tests/simulation/run.py --seed 1234                         # one seed, twice: what happened, and is it the same?
+    python tests/simulation/run.py --seed 1234                         # one seed, twice: is it the same both times?
 
 The last line counts; the exit code is 1 where anything was violated. A failing seed is printed with the command that
 plays it again.

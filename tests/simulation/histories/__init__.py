@@ -1,4 +1,4 @@
-"""Whole histories of a run on a hostile planet: virtual time, power cuts, an API that misbehaves, one seed for all of it.
+"""Whole histories of a run on a hostile planet: virtual time, power cuts, a misbehaving API, one seed for all of it.
 
 scenario   what happens: rows, settings, faults, weather, crashes; drawn from the seed
 loop       an event loop on virtual time that shuffles what is ready

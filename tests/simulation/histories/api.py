@@ -192,9 +192,8 @@ class Link:
         api = self._api
         await asyncio.sleep(_RTT_S * api.chance.random())
         spell = api.spell()
-        if spell is not None:
-            if (exchange := await self._in_weather(spell)) is not None:
-                return exchange
+        if spell is not None and (exchange := await self._in_weather(spell)) is not None:
+            return exchange
         reply = api.takes(flight)
         await asyncio.sleep(reply.delay_s + reply.dribble_s + _RTT_S * api.chance.random())
         if reply.wire is Wire.DROP:

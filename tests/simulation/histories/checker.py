@@ -67,6 +67,8 @@ class Witness:
         if death.picture is not None or aborted:
             self.posts_risked += concurrency
             self.gets_risked += concurrency
+        elif code == 8:  # what became of them could not be written down; answers must have found a place
+            self.posts_risked += concurrency
         self.asked_after_whole += sum(link.asked_after_whole for link in life.links)
         self.spoke_beside += sum(link.spoke_beside for link in life.links)
 
@@ -164,9 +166,7 @@ def _rows(witness: Witness, found: _Found) -> list[str]:
 
 def _answers(found: _Found, api: Api) -> list[str]:
     problems = []
-    handed = {
-        digest: key for key, digests in api.arrived.items() for digest in digests
-    }
+    handed = {digest: key for key, digests in api.arrived.items() for digest in digests}
     by_row = _rows_of(api)
     for line in found.results:
         body = line["response"]["body"]

@@ -127,9 +127,7 @@ class Disk:
         self._survivors(os.fspath(self.root), luck, folders, files)
         return Picture(tuple(folders), files)
 
-    def _survivors(
-        self, folder: str, luck: float, folders: list[str], files: dict[str, tuple[int, bytes]]
-    ) -> None:
+    def _survivors(self, folder: str, luck: float, folders: list[str], files: dict[str, tuple[int, bytes]]) -> None:
         folders.append(os.path.relpath(folder, self.root))
         safe, now = self._safe_names.get(folder, {}), _names(folder)
         for name in sorted(safe.keys() | now.keys()):
@@ -270,6 +268,10 @@ class Disk:
 
 
 class _File(apsw.VFSFile):
+    def excepthook(self, *_: object) -> bool:
+        """Keep quiet: what is raised here is raised on purpose, and reaches whoever called SQLite."""
+        return True
+
     def __init__(self, disk: Disk, name: str, path: str, flags: list[int]) -> None:
         super().__init__("unix", name, flags)
         self._disk = disk
@@ -295,6 +297,10 @@ class _Vfs(apsw.VFS):
     def __init__(self) -> None:
         self.disk: Disk | None = None
         super().__init__("forgetful", "unix")
+
+    def excepthook(self, *_: object) -> bool:
+        """Keep quiet, as above."""
+        return True
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         text = name.filename() if isinstance(name, apsw.URIFilename) else name
@@ -355,5 +361,5 @@ def _names(folder: str) -> dict[str, int]:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:  # noqa: PTH123 - as fast as can be
+    with open(path, "rb") as file:
         return file.read()

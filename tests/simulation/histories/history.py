@@ -6,6 +6,7 @@ that does not come to its end then never will.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -16,8 +17,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import asyncio
 
 from bulkgrok.config import RunConfig
 from bulkgrok.config.values import Secret
@@ -89,20 +88,21 @@ class History:
         source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in scenario.rows))
         disk = Disk(self._root, self._chance, self._reach)
         with watched(disk):
-            done = await self._live(api, disk, clock)
-            if done:  # what a run has come to stays, whatever happens to the machine then
+            code = await self._live(api, disk, clock)
+            self._witness.sleeps = clock.sleeps
+            if code is None:
+                verdict.violations.append(f"the run does not come to its end; its deaths: {self._witness.deaths}")
+            else:
+                # What a run has come to stays, whatever happens to the machine then.
                 disk.restore(disk.after_power_cut(luck=0.0))
+                verdict.violations += check(self._witness, api)
+                await self._again(api, disk, clock, code)
         verdict.virtual_s = clock.world()
-        self._witness.sleeps = clock.sleeps
         verdict.requests = api.asked
-        self._note("end", done, api.asked, clock.world())
-        if done:
-            verdict.violations += check(self._witness, api)
-        else:
-            verdict.violations.append(f"the run does not come to its end; its deaths: {self._witness.deaths}")
+        self._note("end", code, api.asked, clock.world())
 
-    async def _live(self, api: Api, disk: Disk, clock: WorldClock) -> bool:
-        """Live until an end; return whether there was one."""
+    async def _live(self, api: Api, disk: Disk, clock: WorldClock) -> int | None:
+        """Live until an end; return its exit code, None where there is none."""
         plans = [*self._scenario.plans, *[Plan()] * _UNDISTURBED, *[Plan()] * _CALM]
         calm_from = len(plans) - _CALM
         for number, plan in enumerate(plans):
@@ -112,21 +112,21 @@ class History:
                 api.weather = ()
             code = await self._one(api, disk, clock, plan)
             if code in {0, 3} and number + 1 >= len(self._scenario.plans):
-                return await self._again(api, disk, clock, code)
+                return code
             if code == 7 and number >= len(self._scenario.plans):
                 await asyncio.sleep(self._scenario.weather[-1].ends if self._scenario.weather else HOUR)
             await asyncio.sleep(plan.down_s)
-        return False
+        return None
 
-    async def _again(self, api: Api, disk: Disk, clock: WorldClock, code: int) -> bool:
-        """Type the command of a finished run again: it sends nothing and says the same."""
+    async def _again(self, api: Api, disk: Disk, clock: WorldClock, code: int) -> None:
+        """Type the command of a finished run again: it sends nothing, says the same and leaves all as it was."""
         before = api.asked
         again = await self._one(api, disk, clock, Plan())
         if again != code or api.asked != before:
             self._verdict.violations.append(
                 f"a finished run typed again: exit {again} after {code}, {api.asked - before} requests"
             )
-        return True
+        self._verdict.violations += check(self._witness, api)
 
     def _reach(self, point: str) -> None:
         if self._life is not None:

@@ -26,7 +26,6 @@ from histories.api import Api, Link
 from histories.disk import Disk, Picture
 from histories.scenario import Crash, Disturbance, Plan
 
-
 _STATUS_S: Final = 3_600.0
 
 

@@ -1,0 +1,301 @@
+"""One-line sabotages of the product, each of which the suite must find within a minute.
+
+Law: a mutant names the promise it breaks, the text it replaces (which must be there exactly once) and who is to find it.
+The simulation finds what it can; what lies below it (threads, sockets) is for the tests that are named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIMULATION = ()
+"""The histories, from a seed of their own each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A sabotage."""
+
+    name: str
+    breaks: str
+    """What can no longer be relied on."""
+    file: str
+    """Below bulkgrok/."""
+    old: str
+    new: str
+    found_by: tuple[str, ...] = SIMULATION
+    """Arguments for pytest; none for the simulation."""
+
+
+MUTANTS = (
+    Mutant(
+        name="intent-after-request",
+        breaks="an intent is durable before the first byte leaves",
+        file="dispatch/post.py",
+        old="""        await self._checkpoint.commit(Submit(item=item, attempt=work.posts + 1, at=submitted_at))
+        work.posts += 1
+        failpoints.hit("post.intended")
+        self._progress.requests += 1
+        direct = item.mode is Mode.DIRECT
+        exchange = await self._transport.post(
+            kind.submit_path,
+            item.body,
+            timeout_s=self._timeout_s if direct else None,
+            idle_s=None if direct else _IDLE_S,
+        )
+""",
+        new="""        direct = item.mode is Mode.DIRECT
+        exchange = await self._transport.post(
+            kind.submit_path,
+            item.body,
+            timeout_s=self._timeout_s if direct else None,
+            idle_s=None if direct else _IDLE_S,
+        )
+        await self._checkpoint.commit(Submit(item=item, attempt=work.posts + 1, at=submitted_at))
+        work.posts += 1
+        failpoints.hit("post.intended")
+        self._progress.requests += 1
+""",
+    ),
+    Mutant(
+        name="synchronous-normal",
+        breaks="what was acknowledged survives a power cut",
+        file="checkpoint/connecting.py",
+        old='("synchronous", "FULL", 2)',
+        new='("synchronous", "NORMAL", 1)',
+    ),
+    Mutant(
+        name="synchronous-off",
+        breaks="what was acknowledged survives a power cut",
+        file="checkpoint/connecting.py",
+        old='("synchronous", "FULL", 2)',
+        new='("synchronous", "OFF", 0)',
+    ),
+    Mutant(
+        name="log-not-written-anew",
+        breaks="a flush that failed dooms nothing that is acknowledged later",
+        file="checkpoint/connecting.py",
+        old="                _write_anew(connection)\n",
+        new="                pass\n",
+        found_by=("tests/simulation/test_disk.py",),
+    ),
+    Mutant(
+        name="output-not-flushed",
+        breaks="a finished run's output survives a power cut",
+        file="sinks/jsonl.py",
+        old="                os.fdatasync(self._fd)\n",
+        new="                pass\n",
+    ),
+    Mutant(
+        name="draft-not-flushed",
+        breaks="a part, a table, an errors file is whole or absent",
+        file="sinks/files.py",
+        old="        os.fsync(self._fd)\n        found = os.fstat(self._fd)\n",
+        new="        found = os.fstat(self._fd)\n",
+    ),
+    Mutant(
+        name="folder-not-flushed",
+        breaks="a name that was reported survives a power cut",
+        file="sinks/files.py",
+        old="        self._temporary.rename(self.path)\n        sync_folder(self.path.parent)\n",
+        new="        self._temporary.rename(self.path)\n",
+    ),
+    Mutant(
+        name="new-folders-not-flushed",
+        breaks="a new run directory survives a power cut with what is in it",
+        file="engine/folders.py",
+        old="        os.fsync(fd)\n",
+        new="        pass\n",
+    ),
+    Mutant(
+        name="video-not-flushed",
+        breaks="a video that a result names survives a power cut",
+        file="dispatch/placing.py",
+        old="            os.fsync(self._file.fileno())\n",
+        new="            pass\n",
+    ),
+    Mutant(
+        name="output-not-cut",
+        breaks="what lies behind the stored position is discarded",
+        file="sinks/jsonl.py",
+        old="                os.ftruncate(self._fd, self._offset)\n            os.lseek(self._fd, self._offset, os.SEEK_SET)\n            os.fsync",
+        new="                pass\n            os.lseek(self._fd, 0, os.SEEK_END)\n            os.fsync",
+    ),
+    Mutant(
+        name="outbox-replayed-from-the-start",
+        breaks="each row is in the output once",
+        file="engine/projector.py",
+        old="        self._cursor = restored.seq\n",
+        new="        self._cursor = 0\n",
+    ),
+    Mutant(
+        name="outbox-position-ahead",
+        breaks="each row is in the output",
+        file="engine/projector.py",
+        old="            self._cursor = batch[-1].seq\n",
+        new="            self._cursor = batch[-1].seq + 1\n",
+    ),
+    Mutant(
+        name="errors-file-forgotten",
+        breaks="each row is in one of the two files",
+        file="engine/run.py",
+        old="                await opened.committer.call(self._replace_errors, opened)\n",
+        new="                pass\n",
+    ),
+    Mutant(
+        name="asked-again-after-200",
+        breaks="nothing is asked for after a complete 200",
+        file="dispatch/deferred.py",
+        old="""        tokens = await self._settler.redeemed(job.row)
+        return Feedback(sign=Sign.GOOD, tokens=tokens)
+""",
+        new="""        await self._transport.get(self._kinds[job.kind].result_path(job.request_id))
+        tokens = await self._settler.redeemed(job.row)
+        return Feedback(sign=Sign.GOOD, tokens=tokens)
+""",
+    ),
+    Mutant(
+        name="doubt-without-ledger",
+        breaks="every request that may have been billed is explained",
+        file="dispatch/post.py",
+        old="        doubt = Doubt(row=item.row, at=self._clock.wall(), reason=reason)\n",
+        new="        doubt = TakeBack(row=item.row)\n",
+    ),
+    Mutant(
+        name="server-error-without-ledger",
+        breaks="a 5xx behind which the request was accepted is explained",
+        file="dispatch/post.py",
+        old="        entry = Entry.IN_DOUBT if refused.doubt else None\n",
+        new="        entry = None\n",
+    ),
+    Mutant(
+        name="killed-without-ledger",
+        breaks="what was in flight at a crash is explained",
+        file="engine/recovery.py",
+        old="        changes: list[Change] = [Doubt(row=row, at=at, reason=_KILLED)]\n",
+        new="        changes: list[Change] = [Unsent(row=row)]\n",
+    ),
+    Mutant(
+        name="recovery-skipped",
+        breaks="every row that is not at its end has a rule",
+        file="engine/recovery.py",
+        old="    rows = await checkpoint.call(store.submitting)\n",
+        new="    rows = (await checkpoint.call(store.submitting))[:0]\n",
+    ),
+    Mutant(
+        name="loss-without-ledger",
+        breaks="a result that was handed out and lost is explained",
+        file="checkpoint/writing.py",
+        old="        self._close_job(change, Entry.LOST, losses=1)\n",
+        new='        self._move(change, change.row, "close_job", 1, 0, 0)\n',
+    ),
+    Mutant(
+        name="own-clock-decides",
+        breaks="the server decides what has expired, not this machine's clock",
+        file="dispatch/deferred.py",
+        old="        asked_at = self._clock.wall()\n        self._progress.requests += 1\n",
+        new="""        asked_at = self._clock.wall()
+        if asked_at >= job.deadline_at:
+            return await self._expire(job, "its time is over")
+        self._progress.requests += 1
+""",
+    ),
+    Mutant(
+        name="never-asked-in-time",
+        breaks="a result is fetched before its deadline",
+        file="scheduler/polling.py",
+        old="        if delay <= last_call:\n            return delay\n        return last_call if last_call > 0 else left\n",
+        new="        return max(delay, left + 1.0)\n",
+    ),
+    Mutant(
+        name="lock-not-taken",
+        breaks="two runners are never both at work",
+        file="engine/lock.py",
+        old="            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:\n",
+        new="            pass\n        except BlockingIOError:\n",
+    ),
+    Mutant(
+        name="lock-given-back-early",
+        breaks="the lock is held for life",
+        file="engine/opening.py",
+        old="        self._stack.callback(lock.release)\n",
+        new="        lock.release()\n",
+    ),
+    Mutant(
+        name="drain-gives-up",
+        breaks="a stop in order loses nothing that is in flight",
+        file="engine/run.py",
+        old='        self.progress.state = "draining"\n        self._halt()\n',
+        new='        self.progress.state = "draining"\n        self.abort()\n',
+    ),
+    Mutant(
+        name="outage-ends-in-a-crash",
+        breaks="an outage of any length is waited for",
+        file="core/retry.py",
+        old="2.0 ** min(self._probes, 10)",
+        new="2.0**self._probes",
+    ),
+    Mutant(
+        name="spill-not-entered",
+        breaks="what a full disk could not take is entered by the next run",
+        file="checkpoint/rescue.py",
+        old="            self._spill.recover(self._store)\n",
+        new="            pass\n",
+    ),
+    Mutant(
+        name="half-the-concurrency-unheeded",
+        breaks="no more requests are in flight than were allowed",
+        file="engine/stages.py",
+        old="        self._slots = asyncio.Semaphore(concurrency)\n",
+        new="        self._slots = asyncio.Semaphore(2 * concurrency)\n",
+        found_by=("tests/integration/test_assets.py",),
+    ),
+    Mutant(
+        name="acknowledged-before-commit",
+        breaks="what `commit` returned from is durable",
+        file="checkpoint/committer.py",
+        old="""                self._carry_out(group)
+                assert self._loop is not None  # noqa: S101 - set before the thread starts
+                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                    self._loop.call_soon_threadsafe(_deliver, group)
+""",
+        new="""                assert self._loop is not None  # noqa: S101 - set before the thread starts
+                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                    self._loop.call_soon_threadsafe(_deliver, group)
+                self._carry_out(group)
+""",
+        found_by=("tests/unit/checkpoint/test_committer.py",),
+    ),
+    Mutant(
+        name="request-repeated-by-the-library",
+        breaks="a GET for a once-only result is sent once",
+        file="transport/opening.py",
+        old="_retry_connection = False",
+        new="_retry_connection = True",
+        found_by=("tests/integration/test_transport_hostile.py",),
+    ),
+    Mutant(
+        name="redirects-followed",
+        breaks="no credential leaves its origin",
+        file="transport/api.py",
+        old="                allow_redirects=False,\n",
+        new="                allow_redirects=True,\n",
+        found_by=("tests/integration/test_transport_hostile.py",),
+    ),
+    Mutant(
+        name="id-of-another-row-believed",
+        breaks="no row is given another row's answer",
+        file="checkpoint/writing.py",
+        old="        if holder is not None:\n",
+        new="        if holder is not None and not holder:\n",
+        found_by=("tests/contract/test_store_contract.py",),
+    ),
+    Mutant(
+        name="changed-input-taken",
+        breaks="a changed input is refused before anything is sent",
+        file="engine/binding.py",
+        old="    if found.input == wanted.fingerprint:\n        return\n",
+        new="    return\n",
+        found_by=("tests/acceptance/test_refusals.py",),
+    ),
+)
