@@ -49,7 +49,7 @@ class Trouble:
         if (self.kind == "sync") is not sync:
             return False
         self.after -= 1
-        return -self.lasts <= self.after < 0
+        return -self.lasts < self.after <= 0
 
 
 @dataclass(slots=True)
