@@ -84,7 +84,6 @@ def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
             _settle(connection, path)
             if known and unclean:
                 _check(connection, path)
-                _write_anew(connection)
             if not known:
                 _make_tables(connection)
                 _sync_folder(path.parent)
@@ -270,17 +269,6 @@ def _check(connection: apsw.Connection, path: Path) -> None:
         connection.set_progress_handler(None)
     if found != "ok":
         raise damaged(path, str(found))
-
-
-def _write_anew(connection: apsw.Connection) -> None:
-    """Bring the log of a run that did not end in order into the file, and begin a new one.
-
-    After a flush that failed, an operating system may still show bytes that are nowhere on the disk. What is written
-    behind them in the log would be lost with them at the next power cut; written into the file they are flushed again.
-    A reader that looks on just now may keep the log from being cut, but not from being written.
-    """
-    with suppress(apsw.BusyError):
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _make_tables(connection: apsw.Connection) -> None:

@@ -71,6 +71,7 @@ class SqliteStore(Reading):
             if not self._read_only:
                 self._writing = Writing(self._connection, tally, self._last_seq())
                 keep_log(self._connection, keep=False)
+                self._write_anew()
         except BaseException:
             self.close()
             raise
@@ -82,6 +83,16 @@ class SqliteStore(Reading):
         else:
             self._open_connection, self.warnings = connect(self.path, self._mark)
             self._broken = None
+
+    def _write_anew(self) -> None:
+        """Bring the log that an earlier run left into the file, and begin a new one.
+
+        After a flush that failed, an operating system may still show bytes that are nowhere on the disk. What is
+        written behind them in the log would be lost with them at the next power cut; written into the file they are
+        flushed again. A reader that looks on just now may keep the log from being cut, but not from being written.
+        """
+        with mapped(self.path), suppress(apsw.BusyError, apsw.FullError):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Release files and locks. Harmless when nothing is open."""

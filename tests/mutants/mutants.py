@@ -74,8 +74,8 @@ MUTANTS = (
     Mutant(
         name="log-not-written-anew",
         breaks="a flush that failed dooms nothing that is acknowledged later",
-        file="checkpoint/connecting.py",
-        old="                _write_anew(connection)\n",
+        file="checkpoint/sqlite.py",
+        old="                self._write_anew()\n",
         new="                pass\n",
         found_by=("tests/simulation/test_disk.py",),
     ),
