@@ -173,7 +173,10 @@ MUTANTS = (
         breaks="what was in flight at a crash is explained",
         file="engine/recovery.py",
         old="        changes: list[Change] = [Doubt(row=row, at=at, reason=_KILLED)]\n",
-        new="        changes: list[Change] = [Unsent(row=row)]\n",
+        new="""        from bulkgrok.core.lifecycle import Unsent
+
+        changes: list[Change] = [Unsent(row=row)]
+""",
     ),
     Mutant(
         name="recovery-skipped",

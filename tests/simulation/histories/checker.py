@@ -36,6 +36,8 @@ from histories.scenario import HOUR, Plan, Scenario
 _ROW = re.compile(rb"row (\d+) says")
 _KILLED = "the process ended"
 _MARGIN_S = 1.5 * HOUR
+_SECOND_S = 1.0
+"""`Date` tells whole seconds."""
 #: What the ledger says of requests that were certainly accepted.
 _CERTAIN = (Entry.LOST, Entry.EXPIRED, Entry.JOB_FAILED, Entry.REPLACED)
 
@@ -55,6 +57,8 @@ class Witness:
     gets_risked: int = 0
     asked_after_whole: int = 0
     spoke_beside: int = 0
+    given_up: list[tuple[float, str]] = field(default_factory=list)
+    """(UNIX seconds of the world, request id) of results that the run called expired."""
     sleeps: list[tuple[float, float]] = field(default_factory=list)
     """(from, to) while the machine was suspended."""
 
@@ -262,6 +266,10 @@ def _expired(witness: Witness, found: _Found, api: Api) -> list[str]:
         bad_s = sum(max(0.0, min(ends, until) - max(begins, ready)) for begins, ends in bad)
         if chance_s - bad_s > _MARGIN_S:
             problems.append(f"P5: row {entry.row} expired with {chance_s - bad_s:.0f} s of good time to fetch it")
+    for at, request_id in witness.given_up:
+        job = api.world.ledger.jobs.get(request_id)
+        if job is not None and not job.consumed and (early_s := job.accepted_at + 24 * HOUR - at) > _SECOND_S:
+            problems.append(f"P5: {request_id} was given up {early_s:.0f} s before its time was over")
     return problems
 
 

@@ -68,6 +68,7 @@ class History:
         self._trace = hashlib.sha256()
         self._verdict = Verdict(seed=scenario.seed)
         self._life: Life | None = None
+        self._now = lambda: BEGAN_AT
         self._witness = Witness(scenario=scenario, root=root, key=KEY)
 
     def play(self) -> Verdict:
@@ -83,6 +84,7 @@ class History:
         scenario, verdict = self._scenario, self._verdict
         clock = WorldClock(BEGAN_AT)
         world = World(scenario.settings)
+        self._now = lambda: BEGAN_AT + clock.world()
         api = Api(world, now=clock.world, began_at=BEGAN_AT, weather=scenario.weather, chance=self._chance)
         source = self._root / "in.jsonl"
         source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in scenario.rows))
@@ -187,6 +189,8 @@ class History:
         return replace(base, **self._scenario.flags)
 
     def _event(self, name: str, /, **fields: Any) -> None:
+        if name == "result.expired":
+            self._witness.given_up.append((self._now(), fields["request_id"]))
         self._note(name, sorted(fields.items(), key=lambda field: field[0]), self._loop_time())
 
     @staticmethod
