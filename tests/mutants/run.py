@@ -42,7 +42,8 @@ def sabotaged(mutant: Mutant, folder: Path) -> Path:
 def hunt(mutant: Mutant, folder: Path) -> tuple[bool, float, str]:
     """Return whether a mutant was found, after how many seconds, and by what."""
     if mutant.found_by:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.found_by]
+        # -P: the mutant is found before the product in this folder.
+        command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.found_by]
     else:
         script = str(ROOT / "tests" / "simulation" / "run.py")
         command = [sys.executable, script, "--stop-at-first", "--seconds", f"{LIMIT_S:g}"]

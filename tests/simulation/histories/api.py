@@ -81,10 +81,15 @@ class Api:
         """Id of a job, or SHA-256 of a direct request's body -> digests of the answers that came back whole."""
         self.bodies: dict[str, bytes] = {}
         """SHA-256 of a request's body (hex) -> the body."""
-        self.asked = 0
-        """Requests that clients sent, whatever became of them."""
+        self.asked_at: list[float] = []
+        """When clients sent requests (seconds of the world), whatever became of them."""
         self.in_flight_most = 0
         self._began_at = began_at
+
+    @property
+    def asked(self) -> int:
+        """How many requests clients sent."""
+        return len(self.asked_at)
 
     @property
     def unix(self) -> float:
@@ -168,7 +173,7 @@ class Link:
         self.spoke_beside += self.silent
         if self.first is not None:
             self.first.silent = True
-        self._api.asked += 1
+        self._api.asked_at.append(self._api.now())
         self._flights.add(flight)
         self._api.in_flight_most = max(self._api.in_flight_most, len(self._flights))
         limits = [limit for limit in (timeout_s, idle_s) if limit is not None]

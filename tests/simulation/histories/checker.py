@@ -114,11 +114,25 @@ def check(witness: Witness, api: Api) -> list[str]:
     return problems
 
 
+def in_doubt_after_stop(witness: Witness) -> int:
+    """Return of how many requests a run that ended in order does not know the end."""
+    store = read_store(_checkpoint(witness))
+    try:
+        return store.totals().submitting
+    finally:
+        store.close()
+
+
+def _checkpoint(witness: Witness) -> Path:
+    output = witness.root / witness.scenario.output
+    return output.with_name(f"{output.stem}.bulkgrok") / "checkpoint.db"
+
+
 def _read(witness: Witness) -> _Found:
     output = witness.root / witness.scenario.output
     folder = witness.scenario.output.endswith("/")
     errors = output / "_errors.jsonl" if folder else output.with_name(f"{output.stem}.errors.jsonl")
-    store = read_store(output.with_name(f"{output.stem}.bulkgrok") / "checkpoint.db")
+    store = read_store(_checkpoint(witness))
     try:
         totals = store.totals()
         return _Found(

@@ -24,7 +24,7 @@ from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.simulator.settings import SimulatorSettings
 from bulkgrok.simulator.world import World
 from histories.api import Api
-from histories.checker import Witness, check
+from histories.checker import Witness, check, in_doubt_after_stop
 from histories.disk import Disk, watched
 from histories.life import Death, Life, WorldClock
 from histories.loop import ShuffledLoop
@@ -48,6 +48,9 @@ class Verdict:
     second_runners: int = 0
     virtual_s: float = 0.0
     requests: int = 0
+    asked_at: list[float] = field(default_factory=list)
+    """When requests were sent, in seconds from the beginning."""
+    expired: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     trace: str = ""
     """A digest of all that happened; equal for equal seeds."""
@@ -100,7 +103,8 @@ class History:
                 verdict.violations += check(self._witness, api)
                 await self._again(api, disk, clock, code)
         verdict.virtual_s = clock.world()
-        verdict.requests = api.asked
+        verdict.requests, verdict.asked_at = api.asked, api.asked_at
+        verdict.expired = len(self._witness.given_up)
         self._note("end", code, api.asked, clock.world())
 
     async def _live(self, api: Api, disk: Disk, clock: WorldClock) -> int | None:
@@ -156,6 +160,9 @@ class History:
         code = self._code(death, plan)
         self._witness.lived(life, death, code, plan, began=began, ended=clock.world())
         self._note("death", verdict.lives, code, death.at, clock.world(), api.asked)
+        aborted = any(one.what == "abort" for one in plan.disturbances)
+        if code not in {None, 1, 2, 6, 8} and not aborted and (doubtful := in_doubt_after_stop(self._witness)):
+            verdict.violations.append(f"I6: a run that ended in order (exit {code}) left {doubtful} requests in doubt")
         if death.picture is not None:
             assert plan.crash is not None
             verdict.power_cuts += plan.crash.power
