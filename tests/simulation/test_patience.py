@@ -7,7 +7,6 @@ import os
 from bisect import bisect_left
 
 import pytest
-
 from histories.history import play
 from histories.patience import long_day, outage
 
