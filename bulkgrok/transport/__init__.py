@@ -7,6 +7,7 @@ consume a result. Everything a server sends is bounded in memory. The key goes t
     api         AiohttpTransport: sessions, post, get, stream
     opening     sessions with every automatism off
     sending     the body on its way out, and whether its last byte left
+    receiving   a connection on its way in: nothing is queued that nobody asked for
     reading     a reply on its way in: headers, size cap, gzip, spill file
     downloads   files: checked addresses, hops by hand, Range
     addresses   which addresses may be asked at all

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,34 @@ class Play:
     reply = staticmethod(reply)
     reset = staticmethod(reset)
     always = staticmethod(always)
+
+
+class Growth:
+    """How much more memory than at its beginning a block took at its peak."""
+
+    megabytes = 0.0
+
+
+@contextmanager
+def measured():
+    """Measure the growth of this process's resident memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before, grown = _status("VmRSS"), Growth()
+    yield grown
+    grown.megabytes = (_status("VmHWM") - before) / 1024
+
+
+def _status(name):
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1])
+
+
+@pytest.fixture
+def memory():
+    """Return what measures the growth of memory, or skip, saying so."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of memory cannot be reset here")
+    return measured
 
 
 @pytest.fixture

@@ -489,6 +489,62 @@ def test_an_endless_status_line_is_no_reply(play):
     assert isinstance(exchange, NoReply), exchange
 
 
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 10_000 + b"\r\n\r\n",
+    ],
+    ids=["100", "102", "103"],
+)
+def test_interim_replies_without_end_are_no_reply(play, memory, interim):
+    with memory() as grown:
+        exchange, _ = post(play, flood(play, interim * (1 + 65536 // len(interim)), b""))
+    assert isinstance(exchange, NoReply), exchange
+    assert "interim" in exchange.reason
+    assert grown.megabytes < 32
+
+
+def test_some_interim_replies_are_passed_over(play):
+    head = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 20
+    exchange, _ = post(play, play.always(head + play.reply(b'{"n":1}')))
+    assert exchange.body == b'{"n":1}'
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_replies_to_nobody_without_end_are_not_kept(play, memory, together):
+    """Whether they come with a reply that was asked for, or on a kept connection after it."""
+    stray = play.reply(b"", headers=["X: " + "x" * 20]) * 1000
+
+    async def scenario():
+        stopped = asyncio.Event()
+
+        async def handler(wire, reader, writer):
+            await wire.request(reader)
+            writer.write(play.reply(b'{"n":1}') + (stray if together else b""))
+            try:
+                for _ in range(200):
+                    await writer.drain()
+                    writer.write(stray)
+                    await asyncio.sleep(0)
+                wire.all_taken = True
+            finally:
+                stopped.set()
+
+        async with play.serving(handler) as wire, transport(wire) as client:
+            wire.all_taken = False
+            exchange = await client.get("/a")
+            await stopped.wait()
+            return exchange, wire
+
+    with memory() as grown:
+        exchange, wire = asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert exchange.body == b'{"n":1}'
+    assert not wire.all_taken
+    assert grown.megabytes < 32
+
+
 def test_twenty_huge_bodies_at_once_take_the_memory_of_one(play):
     block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
 

@@ -1,0 +1,66 @@
+"""A connection on its way in: what a server says before, between and after the replies that were asked for is bounded.
+
+Law: the HTTP library parses whatever arrives and queues it, whether anybody waits for it or not: interim replies (1xx)
+without end, or replies to nobody on a kept connection, would fill the memory. So bytes are handed to it in small
+pieces, and a server that says more than it can have been asked for loses the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+
+#: Small enough that the replies in it, each some kilobytes of objects, are no burden; a header line may be as long.
+_PIECE_BYTES: Final = 0x4000
+#: Replies that nobody has taken yet: the one that was asked for, and what came with it.
+_MOST_QUEUED: Final = 8
+_MOST_INTERIM: Final = 32
+
+
+class Receiver(ResponseHandler):
+    """One connection's parser and queue."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._interim = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes that arrived."""
+        if len(data) <= _PIECE_BYTES:
+            super().data_received(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), _PIECE_BYTES):
+            if start and (self._eof or self.transport is None):
+                return
+            super().data_received(bytes(view[start : start + _PIECE_BYTES]))
+
+    def feed_data(self, data: Any, size: int = 0) -> None:  # noqa: ANN401 - the library's
+        """Queue a reply that was parsed; interim ones (1xx) are only counted, since nobody waits for them."""
+        code = data[0].code
+        if 100 <= code < 200 and code != 101:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self._refuse("interim replies without end")
+            return
+        self._interim = 0
+        if len(self) < _MOST_QUEUED:
+            super().feed_data(data, size)
+        else:
+            self._refuse("more replies than requests")
+
+    def _refuse(self, message: str) -> None:
+        if self.exception() is None:
+            self.set_exception(HttpProcessingError(message=message))
+        if self.transport is not None:
+            self.transport.abort()
+
+
+def receive_with(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEventLoop) -> None:
+    """Make a connector's connections Receivers. There is no public way to name the class."""
+    connector._factory = partial(Receiver, loop)  # type: ignore[assignment] # noqa: SLF001
