@@ -75,11 +75,19 @@ class ScriptedTransport:
         self._script = deque(() if callable(replies) else replies)
         self.asked: list[Asked] = []
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:  # noqa: ARG002 - nothing takes time here
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        timeout_s: float | None,  # noqa: ARG002 - nothing takes time here
+        idle_s: float | None,  # noqa: ARG002 - as above
+        keep: str = "",  # noqa: ARG002 - everything is in memory
+    ) -> Exchange:
         """Give the next reply."""
         return await self._next(Asked(method="POST", path=path, body=body))
 
-    async def get(self, path: str) -> Exchange:
+    async def get(self, path: str, *, keep: str = "") -> Exchange:  # noqa: ARG002 - everything is in memory
         """Give the next reply."""
         return await self._next(Asked(method="GET", path=path))
 

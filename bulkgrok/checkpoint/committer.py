@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from bulkgrok.checkpoint.ballast import SIZE_BYTES
+from bulkgrok.checkpoint.blobs import size_of
 from bulkgrok.checkpoint.rescue import Rescue
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Change, Redeem
@@ -243,7 +244,7 @@ class Committer:
 
 
 def _cost(changes: Sequence[Change]) -> int:
-    return sum(len(change.raw) for change in changes if isinstance(change, Redeem))
+    return sum(size_of(change.raw) for change in changes if isinstance(change, Redeem))
 
 
 def _deliver(group: list[_Entry]) -> None:

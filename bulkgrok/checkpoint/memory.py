@@ -49,6 +49,7 @@ from bulkgrok.core.model import (
     Settled,
     Totals,
 )
+from bulkgrok.core.ports import LargeBody
 
 _BILLED_STATES: Final = (State.ACCEPTED, State.REDEEMED, State.SUCCEEDED)
 _BILLED_ENTRIES: Final = (Entry.LOST, Entry.EXPIRED, Entry.JOB_FAILED, Entry.REPLACED)
@@ -148,7 +149,7 @@ class MemoryStore:
                 self._refuse_repeated(number, change)
                 found.request_id, found.deadline_at = change.request_id, change.deadline_at
             case Redeem():
-                found.answered, found.body, found.completed_at = True, change.raw, change.at
+                found.answered, found.body, found.completed_at = True, _bytes(change.raw), change.at
                 found.status_code = change.status_code
                 found.request_id = change.request_id if change.request_id is not None else found.request_id
             case Lose() | Expire() | JobFailed():
@@ -251,10 +252,10 @@ class MemoryStore:
         )
         page, size = list[Settled](), 0
         for found in waiting[:limit]:
-            page.append(settled(found))
             size += len(found.body or b"")
-            if size >= _BODIES_BYTES:
+            if page and size > _BODIES_BYTES:
                 break
+            page.append(settled(found))
         return page
 
     def failures(self) -> Iterator[Settled]:
@@ -358,6 +359,10 @@ class MemoryStore:
         self._check_open()
         rows = self._data.rows
         return [rows[row] for row in sorted(rows) if state is None or rows[row].state is state]
+
+
+def _bytes(raw: bytes | LargeBody) -> bytes:
+    return raw if isinstance(raw, bytes) else raw.read()
 
 
 def change_row(change: Change) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import apsw
 import orjson
 
+from bulkgrok.checkpoint import blobs
 from bulkgrok.checkpoint.mishaps import damaged, mapped
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally, ticks
@@ -51,6 +52,9 @@ _PAGE: Final = 1_000
 _BULK: Final = 50_000
 _PAGE_OF_BODIES: Final = 50
 _BODIES_BYTES: Final = 8 << 20
+#: Where columns hold an answer, or its size where it is large.
+_RECORD_BODY: Final = 12
+_OUTCOME_BODY: Final = 12
 IDENTITY: Final = "identity"
 
 
@@ -141,7 +145,14 @@ class Reading:
         found = self._first("record", row)
         if found is None:
             raise KeyError(row)
-        return self._made(record_from, found)
+        return self._made(record_from, self._with_body(found, _RECORD_BODY, row))
+
+    def _with_body(self, columns: Columns, at: int, row: int) -> Columns:
+        """Return columns with a large answer in the place of its size."""
+        if not isinstance(columns[at], int):
+            return columns
+        with self._mapped():
+            return (*columns[:at], blobs.read(self._connection, row), *columns[at + 1 :])
 
     def counts(self, row: int) -> Counts:
         """The durable counts of a row. KeyError if it was never begun."""
@@ -156,29 +167,47 @@ class Reading:
         """At most `limit` successes with seq > after, in order; fewer when they are large."""
         settled: list[Settled] = []
         size = 0
-        with self._mapped():
-            cursor = self._connection.execute(_SQL["outbox"], (after, limit))
-            for columns in cursor:
-                found = self._made(settled_from, columns)
-                settled.append(found)
-                size += len(found.body or b"")
-                if size >= _BODIES_BYTES:
-                    break
-            cursor.close()
+        for columns in self._sized("outbox", after, limit):
+            size += _size(columns)
+            if settled and size > _BODIES_BYTES:
+                break
+            settled.append(self._outcome(columns))
         return settled
+
+    def _sized(self, statement: str, *parameters: object) -> Iterator[Columns]:
+        """Yield columns of outcomes; the statement ends with the iteration."""
+        with self._mapped():
+            cursor = self._connection.execute(_SQL[statement], parameters)
+            try:
+                yield from cursor
+            finally:
+                cursor.close()
+
+    def _outcome(self, columns: Columns) -> Settled:
+        return self._made(settled_from, self._with_body(columns, _OUTCOME_BODY, columns[1]))
 
     def failures(self) -> Iterator[Settled]:
         """The rows that are failed now, in row order (their seq is 0)."""
         last = -1
-        while page := self._all("failures", last, _PAGE_OF_BODIES):
-            last = page[-1][1]
-            for columns in page:
-                yield self._made(settled_from, columns)
+        while page := self._page_of_failures(last):
+            last = page[-1].row
+            while page:
+                yield page.pop(0)
+
+    def _page_of_failures(self, last: int) -> list[Settled]:
+        page: list[Settled] = []
+        size = 0
+        for columns in self._sized("failures", last, _PAGE_OF_BODIES):
+            size += _size(columns)
+            if page and size > _BODIES_BYTES:
+                break
+            page.append(self._outcome(columns))
+        return page
 
     def outcome(self, row: int) -> Settled | None:
         """The outcome of one row, if it has one."""
         found = self._first("outcome", row) if abs(row) < 1 << 63 else None
-        return None if found is None else self._made(settled_from, found)
+        return None if found is None else self._outcome(found)
 
     def position(self, sink: str) -> Position | None:
         """How far the named sink got; None for a new one."""
@@ -234,6 +263,12 @@ class Reading:
         """Return the value stored under a key, or None."""
         found = self._first("fact", key)
         return None if found is None else self._made(lambda columns: json.loads(columns[0]), found)
+
+
+def _size(columns: Columns) -> int:
+    """Return the size of an outcome's body."""
+    body = columns[_OUTCOME_BODY]
+    return body if isinstance(body, int) else len(body or b"")
 
 
 def _position(columns: Columns) -> Position:

@@ -1,5 +1,7 @@
 -- `state <> 4` beside another condition on the state is what lets SQLite use the partial index item_open.
 
+-- Of an answer larger than 1 MiB the size is returned in its place: see blobs.py.
+
 -- name: succeeded_rows
 -- From the index of seq alone: a million rows are some megabytes.
 SELECT json_group_array(row) FROM item INDEXED BY item_seq WHERE seq BETWEEN ? AND ? AND seq IS NOT NULL
@@ -24,28 +26,31 @@ SELECT min(deadline_at) FROM item INDEXED BY item_deadline WHERE state = 2
 -- name: record
 SELECT
     row, line, custom_id, kind, mode, model, posts, attempts, submitted_at, completed_at, request_id, status_code,
-    answer.raw, max_usd
+    CASE WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END, max_usd
 FROM item JOIN answer USING (row) WHERE row = ? AND held = 1 AND state >= 3
 
 -- name: outbox
 SELECT
     seq, row, line, custom_id, kind, mode, model, posts, submitted_at, completed_at, request_id, status_code,
-    answer.raw, cost_usd, usage, assets, NULL, NULL, NULL, 0
+    CASE WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END, cost_usd, usage, assets,
+    NULL, NULL, NULL, 0
 FROM item INDEXED BY item_seq LEFT JOIN answer USING (row)
 WHERE seq > ? AND seq IS NOT NULL ORDER BY seq LIMIT ?
 
 -- name: failures
 SELECT
     0, row, line, custom_id, kind, mode, model, posts, submitted_at, completed_at, request_id, status_code,
-    CASE WHEN held <> 0 THEN answer.raw END, cost_usd, usage, assets, error_code, error_message, error_status, retryable
+    CASE WHEN held = 0 THEN NULL WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END,
+    cost_usd, usage, assets, error_code, error_message, error_status, retryable
 FROM item INDEXED BY item_open LEFT JOIN answer USING (row)
 WHERE state = 5 AND state <> 4 AND row > ? ORDER BY row LIMIT ?
 
 -- name: outcome
 SELECT
     coalesce(seq, 0), row, line, custom_id, kind, mode, model, posts, submitted_at, completed_at, request_id,
-    status_code, CASE WHEN held <> 0 THEN answer.raw END, cost_usd, usage, assets, error_code, error_message,
-    error_status, retryable
+    status_code,
+    CASE WHEN held = 0 THEN NULL WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END,
+    cost_usd, usage, assets, error_code, error_message, error_status, retryable
 FROM item LEFT JOIN answer USING (row) WHERE row = ? AND state >= 4
 
 -- name: position

@@ -15,7 +15,7 @@ import os
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from typing import Final
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Accept, Change, Redeem
 from bulkgrok.core.model import RequestId
-from bulkgrok.core.ports import Store
+from bulkgrok.core.ports import LargeBody, Store
 
 _NAME: Final = "spill.jsonl"
 _DEFAULT: Final = "checkpoint.db"
@@ -32,6 +32,7 @@ _SUM: Final = "crc32"
 #: What ends a line that was torn and could not be taken back.
 _TORN: Final = b" (torn)\n"
 _MOST: Final = 1 << 62
+_BLOCK_BYTES: Final = 1 << 18
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -52,7 +53,11 @@ class Spill:
 
     def save(self, changes: Iterable[Change]) -> tuple[Path | None, int]:
         """Write what cannot be had again; return where, and how many changes that were. (None, n): nowhere."""
-        lines = [line for change in changes if (line := _line(change)) is not None]
+        saved = [change for change in changes if isinstance(change, Redeem | Accept)]
+        try:
+            lines = list(map(_line, saved))
+        except StorageFailed:  # of a large answer, whose own file cannot be made durable
+            return None, len(saved)
         if not lines:
             return None, 0
         data = b"".join(lines)
@@ -87,7 +92,8 @@ def _temporary() -> list[Path]:
         return []
 
 
-def _line(change: Change) -> bytes | None:
+def _line(change: Redeem | Accept) -> bytes:
+    value: dict[str, object]
     match change:
         case Redeem():
             value = {
@@ -95,7 +101,7 @@ def _line(change: Change) -> bytes | None:
                 "at": float(change.at),
                 "status_code": change.status_code,
                 "request_id": change.request_id,
-                "raw": base64.b64encode(change.raw).decode(),
+                **_raw(change.raw),
             }
         case Accept():
             value = {
@@ -104,8 +110,6 @@ def _line(change: Change) -> bytes | None:
                 "request_id": change.request_id,
                 "deadline_at": float(change.deadline_at),
             }
-        case _:
-            return None
     return json.dumps({**value, _SUM: _sum(value)}).encode() + b"\n"
 
 
@@ -129,6 +133,49 @@ def _changes(place: Path, data: bytes) -> list[Redeem | Accept]:
     return changes
 
 
+def _raw(raw: bytes | LargeBody) -> dict[str, object]:
+    """Return an answer as it is written down; a large one has a file of its own already."""
+    if isinstance(raw, bytes):
+        return {"raw": base64.b64encode(raw).decode()}
+    path = Path(raw.keep()).absolute()
+    return {"file": str(path), "size": raw.size_bytes, "content": _content_sum(raw)}
+
+
+def _content_sum(body: LargeBody) -> int:
+    found = 0
+    for block in body.blocks():
+        found = zlib.crc32(block, found)
+    return found
+
+
+class _Kept:
+    """A large answer in a file that an earlier run kept: a LargeBody."""
+
+    framed = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise PermissionError(path)
+        self.size_bytes = found.st_size
+
+    def blocks(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK_BYTES):
+                yield block
+
+    def read(self) -> bytes:
+        return self._path.read_bytes()
+
+    def keep(self) -> str:
+        return str(self._path)
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._path.unlink()
+
+
 def _parse(line: bytes) -> Redeem | Accept | None:
     """Return the change of a line, None for one that is damaged."""
     try:
@@ -148,11 +195,23 @@ def _parse(line: bytes) -> Redeem | Accept | None:
             case {
                 "row": int(row),
                 "at": float(at),
+                "status_code": int(status_code),
+                "request_id": str() | None as request_id,
+                "file": str(path),
+                "size": int(size),
+                "content": int(content),
+            } if row < _MOST and status_code < _MOST:
+                kept = _Kept(Path(path))
+                if kept.size_bytes == size and _content_sum(kept) == content:
+                    return Redeem(row=row, at=at, status_code=status_code, request_id=request_id, raw=kept)
+            case {
+                "row": int(row),
+                "at": float(at),
                 "request_id": str(request_id),
                 "deadline_at": float(deadline_at),
             } if row < _MOST:
                 return Accept(row=row, at=at, request_id=RequestId(request_id), deadline_at=deadline_at)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OSError):
         pass
     return None
 
@@ -162,6 +221,8 @@ def _enter(store: Store, change: Redeem | Accept) -> bool:
         store.apply([change])
     except ValueError:  # the row does not wait for it: it was stored after all, or asked for again
         return False
+    if isinstance(change, Redeem) and not isinstance(change.raw, bytes):
+        change.raw.discard()
     return True
 
 

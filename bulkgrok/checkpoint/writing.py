@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from bulkgrok.checkpoint import blobs
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally, ticks
 from bulkgrok.checkpoint.values import (
@@ -194,13 +195,20 @@ class Writing:
 
     def _redeem(self, change: Redeem) -> None:
         self._move(change, change.row, "redeem", change.at, change.status_code, stored_optional(change.request_id))
-        self._execute(_SQL["keep"], (change.row, change.raw))
+        self._keep(change)
 
     def _answer(self, redeem: Redeem, succeed: Succeed) -> None:
         reply = (redeem.at, redeem.status_code, stored_optional(redeem.request_id))
         self._move(redeem, redeem.row, "answer", *reply, *self._settle(succeed))
         self.tally.move(State.REDEEMED, after(State.REDEEMED, Succeed))
-        self._execute(_SQL["keep"], (redeem.row, redeem.raw))
+        self._keep(redeem)
+
+    def _keep(self, change: Redeem) -> None:
+        if isinstance(change.raw, bytes) and len(change.raw) <= blobs.LARGE_BYTES:
+            self._execute(_SQL["keep"], (change.row, change.raw))
+            return
+        self._execute(_SQL["keep"], (change.row, apsw.zeroblob(blobs.size_of(change.raw))))
+        blobs.fill(self._connection, change.row, change.raw)
 
     def _succeed(self, change: Succeed) -> None:
         self._move(change, change.row, "succeed", *self._settle(change))

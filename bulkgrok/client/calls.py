@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from bulkgrok.client import large
 from bulkgrok.client.replies import as_object, checked, encode, loads, request_id_of, segment
 from bulkgrok.client.streams import Stream
 from bulkgrok.config import endpoint
@@ -29,7 +30,9 @@ _LONGEST_WAIT_S: Final = 60.0
 _AGAIN: Final = frozenset({408, 500, 502, 503, 504, 529})
 _CHAT: Final = "/chat/completions"
 _DEFERRED_IDLE_S: Final = 120.0
+_LONGEST_S: Final = 3_600.0
 _CONNECTIONS: Final = 1_000
+_MEMORY_BYTES: Final = 1 << 20
 
 
 class Client:
@@ -63,6 +66,7 @@ class Client:
             concurrency=_CONNECTIONS,
             ca_file=None if ca_file is None else Path(ca_file),
             proxy=proxy,
+            memory_bytes=_MEMORY_BYTES,
         )
         self.videos = Videos(self)
 
@@ -122,7 +126,7 @@ class Client:
             ApiError: The API refused, or accepted it without an id that can be used.
         """
         body = {**{key: value for key, value in body.items() if key != "stream"}, "deferred": True}
-        return request_id_of(await self._post(_CHAT, body, timeout_s=None, idle_s=_DEFERRED_IDLE_S))
+        return request_id_of(await self._post(_CHAT, body, timeout_s=_LONGEST_S, idle_s=_DEFERRED_IDLE_S))
 
     async def get_deferred(self, request_id: str) -> dict[str, Any] | None:
         """Return a deferred chat completion, None while it is pending. The API hands it out once.
@@ -178,7 +182,10 @@ class Client:
         encoded = encode(body)
         failures = 0
         while True:
-            exchange = await self._transport.post(path, encoded, timeout_s=timeout_s, idle_s=idle_s)
+            exchange = await self._transport.post(
+                path, encoded, timeout_s=timeout_s, idle_s=idle_s, keep=large.new_name()
+            )
+            exchange = await large.in_memory(exchange)
             if (delay := self._delay_s(exchange, failures, repeatable=False)) is None:
                 return checked(exchange)
             await self._sleep(delay)
@@ -189,7 +196,7 @@ class Client:
         failures, broken = 0, False
         clock = asyncio.get_running_loop().time
         while True:
-            exchange = await self._transport.get(path)
+            exchange = await large.in_memory(await self._transport.get(path, keep=large.new_name()))
             delay = self._delay_s(exchange, failures, repeatable=True)
             if delay is None or (until is not None and clock() + delay > until):
                 if broken and isinstance(exchange, Reply) and exchange.status == 404:
@@ -262,6 +269,6 @@ class Videos:
             if isinstance(fields.get(name), str):
                 fields = {**fields, name: {"url": fields[name]}}
         reply = await self._client._post(  # noqa: SLF001 - as above
-            path, fields, timeout_s=None, idle_s=_DEFERRED_IDLE_S
+            path, fields, timeout_s=_LONGEST_S, idle_s=_DEFERRED_IDLE_S
         )
         return {**as_object(reply), "request_id": request_id_of(reply)}

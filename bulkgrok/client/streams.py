@@ -16,7 +16,8 @@ from bulkgrok.core.verdict import api_error
 from bulkgrok.kinds.sse import events
 
 _BOUNDARY: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
-_MOST_PENDING_BYTES: Final = 64 << 20
+_MOST_PENDING_BYTES: Final = 4 << 20
+_MOST_UNREAD_BYTES: Final = 32 << 20
 
 
 class Stream:
@@ -33,9 +34,12 @@ class Stream:
         """Take a block of the body and return the pieces that are whole with it."""
         if not self._streams:
             self._unread += block
+            if len(self._unread) > _MOST_UNREAD_BYTES:
+                msg = "the reply holds no event in its first 32 MiB; it may have been billed"
+                raise ApiError(msg)
         self._rest += block
         if len(self._rest) > _MOST_PENDING_BYTES:
-            msg = "the stream holds an event larger than 64 MiB"
+            msg = "the stream holds an event larger than 4 MiB; what came so far may have been billed"
             raise ApiError(msg)
         end = 0
         for boundary in _BOUNDARY.finditer(self._rest, self._searched):
@@ -61,7 +65,7 @@ class Stream:
 
     def _pieces(self, whole: bytes) -> list[str]:
         pieces: list[str] = []
-        for data in events(whole):
+        for data in events((whole,)):
             self._streams = True
             self._unread.clear()
             if data.strip() == b"[DONE]":

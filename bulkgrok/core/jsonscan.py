@@ -1,7 +1,8 @@
 """JSON without its values: is it valid, where does a member stand, where does a value end.
 
-Law: memory does not grow with the text, whatever it holds: nothing is parsed into Python, repetitions are possessive (a
-string of many megabytes is not remembered byte by byte), and each match is short, so that other threads get their turn.
+Law: memory does not grow with the text, whatever it holds: nothing large is parsed into Python, repetitions are
+possessive (a string of many megabytes is not remembered byte by byte), and each match is short, so that other threads
+get their turn.
 `is_valid` judges any bytes; all other functions are for text that it has found valid.
 """
 
@@ -11,7 +12,7 @@ import codecs
 import json
 import re
 from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 #: Nesting beyond this is treated as no JSON: common readers give up there, and the limit must not depend on the caller.
 MAX_DEPTH: Final = 500
@@ -54,6 +55,16 @@ _SCALAR_END: Final = re.compile(_ANY_STRING + rb"|[^,\]} \t\r\n]++", re.DOTALL)
 _BEGIN: Final = re.compile(_WS)
 _MEMBER: Final = re.compile(_WS + b"(" + _ANY_STRING + b")" + _WS + b":" + _WS, re.DOTALL)
 _UTF8_PIECE_BYTES: Final = 1 << 20
+_SMALL_BYTES: Final = 1 << 15
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+# Integers are kept as text: of more than 4,300 digits `int` would refuse, and their value is of no interest here.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str)
 
 
 class Span(NamedTuple):
@@ -65,7 +76,19 @@ class Span(NamedTuple):
 
 def is_valid(text: bytes) -> bool:
     """Tell whether bytes are one JSON value in UTF-8, without outer white space, nested at most MAX_DEPTH deep."""
+    if len(text) <= _SMALL_BYTES and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return _is_parsed(text)
     return _is_grammatical(text) and _is_utf8(text)
+
+
+def _is_parsed(text: bytes) -> bool:
+    """Judge a small text by parsing it, which takes a third of the time."""
+    try:
+        decoded = text.decode()
+        _, end = _DECODER.raw_decode(decoded)
+    except ValueError:
+        return False
+    return end == len(decoded)
 
 
 def _is_grammatical(text: bytes) -> bool:

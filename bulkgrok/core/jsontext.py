@@ -12,7 +12,8 @@ from typing import Final
 
 from bulkgrok.core.jsonscan import MAX_DEPTH, is_valid
 
-_BOM: Final = b"\xef\xbb\xbf"
+#: A byte-order mark, which JSON texts should not and do have.
+BOM: Final = b"\xef\xbb\xbf"
 _WHITE: Final = b" \t\r\n"
 # Possessive: a string of many megabytes must not be remembered byte by byte.
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -39,7 +40,7 @@ def one_line(raw: bytes) -> bytes | None:
 
 def one_line_in_pieces(raw: bytes) -> Iterable[bytes] | None:
     """Return what `one_line` returns, in pieces, so that a large text need not be in memory twice."""
-    text = raw.removeprefix(_BOM).strip(_WHITE)
+    text = raw.removeprefix(BOM).strip(_WHITE)
     if not is_valid(text):
         return None
     return _squeezed(text) if b"\n" in text or b"\r" in text else (text,)

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bulkgrok.core.model import Asset, Entry, Item, RequestId, RowError
+
+if TYPE_CHECKING:
+    from bulkgrok.core.ports import LargeBody
 
 
 class State(IntEnum):
@@ -100,7 +103,7 @@ class Redeem:
     row: int
     at: float
     status_code: int
-    raw: bytes
+    raw: bytes | LargeBody
     request_id: str | None
     """xAI's `x-request-id` for a direct answer; None keeps the receipt's."""
 

@@ -17,7 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType
+
+if TYPE_CHECKING:
+    from bulkgrok.core.ports import LargeBody
 
 Row = NewType("Row", int)
 RequestId = NewType("RequestId", str)
@@ -337,9 +340,9 @@ class Reply:
     date_at: float | None = None
     """The server's clock, from `Date`."""
     oversized: bool = False
-    """The body passed the size cap; `body` holds its beginning."""
-    spill: str | None = None
-    """The file that holds all of an oversized body, as far as it arrived."""
+    """More came than is kept anywhere; `body`, or `large`, holds the beginning."""
+    large: LargeBody | None = None
+    """The body on the disk, where it is too large for memory; `body` holds its beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,23 +111,76 @@ class Kind(Protocol):
         """
         ...
 
-    def decode(self, raw: bytes) -> Decoded:
-        """Read the body of a complete 200. Never raises."""
+    def assemble(self, reply: Reply, blocks: Iterable[bytes]) -> Reply:
+        """Do what `unstream` does with a body that comes in blocks; `oversized` if that takes too much memory."""
+        ...
+
+    def decode(self, raw: bytes, *, text: bool = True) -> Decoded:
+        """Read the body of a complete 200. Never raises. Without `text`, what was written stays unread."""
+        ...
+
+
+class LargeBody(Protocol):
+    """A reply's body on the disk, in a file of its own that only this user can read. Blocking: for use off the loop.
+
+    Whoever is given one ends with `keep` or `discard`; what a crash leaves behind is found by the next run.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """How large it is."""
+        ...
+
+    @property
+    def framed(self) -> bool:
+        """Whether the reply told where its body ends. If not, it may have been cut."""
+        ...
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the body, some hundred kilobytes at a time.
+
+        Raises:
+            StorageFailed: The disk refused.
+        """
+        ...
+
+    def read(self) -> bytes:
+        """Return all of it. Raises as `blocks`."""
+        ...
+
+    def keep(self) -> str:
+        """Make it durable under its final name; return the path. Raises as `blocks`."""
+        ...
+
+    def discard(self) -> None:
+        """Remove the file. Harmless when repeated, or after `keep`."""
         ...
 
 
 class Transport(Protocol):
     """HTTP to the API's origin. Returns what happened as a value; never follows redirects, never repeats a request.
 
-    Cancelling a call closes its connection; callers shield calls whose reply must not be lost.
+    A 2xx body that is too large for memory goes to a file, if `keep` names one (letters, digits, dashes); without that
+    only its beginning is kept. Cancelling a call closes its connection; callers shield calls whose reply must not be
+    lost.
     """
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
-        """POST JSON. `timeout_s` bounds the whole exchange, `idle_s` the time without a byte."""
+    async def post(
+        self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
+    ) -> Exchange:
+        """POST JSON. `timeout_s` bounds the whole exchange, `idle_s` the time without a byte.
+
+        Raises:
+            StorageFailed: The disk refused a large body: the run must stop.
+        """
         ...
 
-    async def get(self, path: str) -> Exchange:
-        """GET below the base URL, with the key; ends after 120 s without a byte."""
+    async def get(self, path: str, *, keep: str = "") -> Exchange:
+        """GET below the base URL, with the key; ends after 120 s without a byte.
+
+        Raises:
+            StorageFailed: As in `post`.
+        """
         ...
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:

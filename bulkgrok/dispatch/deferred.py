@@ -14,10 +14,11 @@ from bulkgrok.core import failpoints
 from bulkgrok.core.lifecycle import Change, Expire, Fail, JobFailed, Lose, Redeem
 from bulkgrok.core.model import RETRYABLE_CODES, Code, Exchange, Job, Mode, Progress, Reply, RowError
 from bulkgrok.core.outcome import Feedback, Sign
-from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, Store, Transport
+from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, LargeBody, Store, Transport
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.core.verdict import Answered, JobRefused, Missing, Pending, ServerError, Stop, judge_get
 from bulkgrok.dispatch.account import Account, Standing, count_failure, stopped
+from bulkgrok.dispatch.large import LargeReplies, Resolved, TooLarge, Whole, is_large, name_of
 from bulkgrok.dispatch.settle import Settler
 
 _MISSING_APART_S: Final = 5.0
@@ -25,6 +26,7 @@ _MISSING_MOST_S: Final = 60.0
 """Between polls of a missing result while nothing tells whether the API is well."""
 _ERROR_TIMES: Final = 8
 _ERROR_FOR_S: Final = 300.0
+_NOT_READY: Final = frozenset({202, 204})
 
 
 class Redeemer:
@@ -40,6 +42,7 @@ class Redeemer:
         account: Asked when a 404 or 403 may be about the key.
         policy: When a row is given up.
         health: Whether other requests are answered.
+        large: Resolves replies that are too large for memory.
         clock: Both clocks.
         jitter: Uniform in [0, 1).
         events: Told of what is unusual.
@@ -59,6 +62,7 @@ class Redeemer:
         account: Account,
         policy: RowPolicy,
         health: Health,
+        large: LargeReplies,
         clock: Clock,
         jitter: Callable[[], float],
         events: Events,
@@ -74,21 +78,40 @@ class Redeemer:
         self._account = account
         self._policy = policy
         self._health = health
+        self._large = large
         self._clock = clock
         self._jitter = jitter
         self._events = events
         self._progress = progress
         self._again = again
 
-    async def poll(self, job: Job) -> Feedback:  # noqa: C901 - one arm a verdict
+    async def poll(self, job: Job) -> Feedback:
         """GET a job's result once and carry out what the reply means."""
         asked_at = self._clock.wall()
         self._progress.requests += 1
         job.polls += 1
-        exchange = await self._transport.get(self._kinds[job.kind].result_path(job.request_id))
+        kind = self._kinds[job.kind]
+        exchange = await self._transport.get(kind.result_path(job.request_id), keep=name_of(job.row))
         failpoints.hit("poll.replied")
-        if isinstance(exchange, Reply) and exchange.oversized and 200 <= exchange.status < 300:
-            return await self._oversized(job, exchange)
+        if is_large(exchange):
+            async with self._large.resolved(exchange, kind, stream=False) as found:
+                return await self._carry_out_large(job, found, asked_at)
+        return await self._carry_out(job, exchange, asked_at)
+
+    async def _carry_out_large(self, job: Job, found: Resolved, asked_at: float) -> Feedback:
+        match found:
+            case Whole(head=head) | TooLarge(head=head) if head.status in _NOT_READY:
+                return await self._carry_out(job, head, asked_at)
+            case Whole(head=head, body=body):
+                return await self._redeem(job, head.status, body)
+            case TooLarge():
+                return await self._too_large(job, found)
+            case Reply():
+                return await self._carry_out(job, found, asked_at)
+            case _:
+                assert_never(found)
+
+    async def _carry_out(self, job: Job, exchange: Exchange, asked_at: float) -> Feedback:
         complete = isinstance(exchange, Reply) and exchange.complete and 200 <= exchange.status < 300
         pending = complete and isinstance(exchange, Reply) and self._says_pending(exchange.body)
         verdict = judge_get(exchange, pending=pending)
@@ -98,7 +121,7 @@ class Redeemer:
             job.errors = 0
         match verdict:
             case Answered() if isinstance(exchange, Reply):
-                return await self._redeem(job, exchange)
+                return await self._redeem(job, exchange.status, exchange.body)
             case Pending():
                 return await self._pending(job, verdict, final=self._is_final(job, exchange, asked_at))
             case Missing(message=message):
@@ -120,19 +143,18 @@ class Redeemer:
         server_now = exchange.date_at if isinstance(exchange, Reply) and exchange.date_at is not None else asked_at
         return server_now >= job.deadline_at
 
-    async def _redeem(self, job: Job, reply: Reply) -> Feedback:
-        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=reply.status, raw=reply.body, request_id=None)
+    async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
+        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=None)
+        job.missing = job.errors = 0
         await self._checkpoint.commit(redeem)
         failpoints.hit("poll.redeemed")
         tokens = await self._settler.redeemed(job.row)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 
-    async def _oversized(self, job: Job, reply: Reply) -> Feedback:
-        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=reply.status, raw=reply.body, request_id=None)
-        await self._checkpoint.commit(redeem)
-        record = await self._checkpoint.call(self._store.record, job.row)
-        message = "the answer is larger than this client keeps; its beginning is in the checkpoint"
-        await self._settler.download_failed(record, code=Code.TOO_LARGE, message=message)
+    async def _too_large(self, job: Job, found: TooLarge) -> Feedback:
+        head = found.head
+        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=head.status, raw=head.body, request_id=None)
+        await self._fail(job, redeem, Code.TOO_LARGE, found.message, status=head.status)
         return Feedback(sign=Sign.GOOD)
 
     async def _pending(self, job: Job, pending: Pending, *, final: bool) -> Feedback:

@@ -7,6 +7,7 @@ in flight is never thrown away: a worker that sends is not cancelled, it drains.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import assert_never
 
 from bulkgrok.core import failpoints
@@ -28,9 +29,12 @@ from bulkgrok.core.verdict import (
     judge_post,
 )
 from bulkgrok.dispatch.account import Rejections, count_failure, stopped
+from bulkgrok.dispatch.large import LargeReplies, Resolved, TooLarge, Whole, is_large, name_of
 from bulkgrok.dispatch.settle import Settler, item_failure
 
 _IDLE_S = 120.0
+_LONGEST_SUBMISSION_S = 3_600.0
+"""A receipt that comes byte by byte ends all the same."""
 _ANSWERED_LATELY_S = 60.0
 
 
@@ -45,6 +49,7 @@ class Poster:
         rejections: Takes rejections.
         policy: When a row is given up.
         health: Whether other requests are answered.
+        large: Resolves replies that are too large for memory.
         clock: Both clocks.
         jitter: Uniform in [0, 1).
         events: Told of what is unusual.
@@ -63,6 +68,7 @@ class Poster:
         rejections: Rejections,
         policy: RowPolicy,
         health: Health,
+        large: LargeReplies,
         clock: Clock,
         jitter: Callable[[], float],
         events: Events,
@@ -77,6 +83,7 @@ class Poster:
         self._rejections = rejections
         self._policy = policy
         self._health = health
+        self._large = large
         self._clock = clock
         self._jitter = jitter
         self._events = events
@@ -96,15 +103,28 @@ class Poster:
         exchange = await self._transport.post(
             kind.submit_path,
             item.body,
-            timeout_s=self._timeout_s if direct else None,
+            timeout_s=self._timeout_s if direct else _LONGEST_SUBMISSION_S,
             idle_s=None if direct else _IDLE_S,
+            keep=name_of(item.row),
         )
         failpoints.hit("post.replied")
+        if is_large(exchange):
+            async with self._large.resolved(exchange, kind, stream=item.stream) as found:
+                return await self._carry_out_large(work, found, submitted_at)
         if item.stream and isinstance(exchange, Reply):
             exchange = kind.unstream(exchange)
-        if isinstance(exchange, Reply) and exchange.oversized and 200 <= exchange.status < 300:
-            return await self._oversized(work, exchange, submitted_at)
         return await self._carry_out(work, exchange, submitted_at)
+
+    async def _carry_out_large(self, work: Work, found: Resolved, submitted_at: float) -> Feedback:
+        match found:
+            case Whole():
+                return await self._answered_at_length(work, found, submitted_at)
+            case TooLarge():
+                return await self._too_large(work, found, submitted_at)
+            case Reply():
+                return await self._carry_out(work, found, submitted_at)
+            case _:
+                assert_never(found)
 
     async def _carry_out(  # noqa: C901 - one arm a verdict
         self, work: Work, exchange: Exchange, submitted_at: float
@@ -185,13 +205,25 @@ class Poster:
         )
         return redeem, record
 
-    async def _oversized(self, work: Work, reply: Reply, submitted_at: float) -> Feedback:
-        redeem, _ = self._redeem(work, reply, submitted_at)
-        message = "the answer is larger than this client keeps; its beginning is in the checkpoint"
+    async def _answered_at_length(self, work: Work, whole: Whole, submitted_at: float) -> Feedback:
+        """Take an answer from its file: durable first, then settled like one that was redeemed."""
+        item, head = work.item, whole.head
+        if item.mode is not Mode.DIRECT and not await self._settler.is_answer(item.kind, whole.body):
+            return await self._carry_out(work, head, submitted_at)  # a receipt of that size is none
+        redeem, _ = self._redeem(work, head, submitted_at)
+        await self._checkpoint.commit(replace(redeem, raw=whole.body))
+        work.failures = work.kept_out = 0
+        tokens = await self._settler.redeemed(item.row)
+        await self._rejections.other(submitted_at)
+        return Feedback(sign=Sign.GOOD, tokens=tokens)
+
+    async def _too_large(self, work: Work, found: TooLarge, submitted_at: float) -> Feedback:
+        redeem, _ = self._redeem(work, found.head, submitted_at)
         fail = item_failure(
-            work.item, at=redeem.at, code=Code.TOO_LARGE, message=message, status=reply.status, reply=reply.body
+            work.item, at=redeem.at, code=Code.TOO_LARGE, message=found.message, status=found.head.status
         )
         await self._fail(redeem, fail)
+        await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD)
 
     async def _refused(self, work: Work, refused: Refused) -> Feedback:

@@ -7,6 +7,7 @@ API for an answer again; only a file's address may be asked for anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from bulkgrok.core.lifecycle import Change, Expire, Fail, JobFailed, Redeem, Succeed
@@ -14,7 +15,6 @@ from bulkgrok.core.model import (
     RETRYABLE_CODES,
     Answer,
     Asset,
-    AssetRef,
     Code,
     Item,
     JsonObject,
@@ -23,11 +23,14 @@ from bulkgrok.core.model import (
     RowError,
     Unusable,
 )
-from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind
+from bulkgrok.core.ports import Checkpoint, Clock, Events, Kind, LargeBody, Offload
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import count_failure
+from bulkgrok.dispatch.large import Memory
 
 _BEGINNING_BYTES: Final = 65_536
+_AT_ONCE_BYTES: Final = 1 << 18
+"""What takes no longer to read than the loop can wait."""
 
 
 class Cost(Protocol):
@@ -75,6 +78,8 @@ class Settler:
         kinds: Codecs by name.
         cost: Prices answers.
         policy: When a row is given up.
+        memory: Where large answers wait for their turn.
+        offload: Runs what takes long.
         clock: For the time of an outcome.
         encode_json: Serialises the API's usage object.
         events: Told of outcomes.
@@ -91,6 +96,8 @@ class Settler:
         kinds: Mapping[str, Kind],
         cost: Cost,
         policy: RowPolicy,
+        memory: Memory,
+        offload: Offload,
         clock: Clock,
         encode_json: Callable[[object], bytes],
         events: Events,
@@ -103,6 +110,8 @@ class Settler:
         self._kinds = kinds
         self._cost = cost
         self._policy = policy
+        self._memory = memory
+        self._offload = offload
         self._clock = clock
         self._encode_json = encode_json
         self._events = events
@@ -112,7 +121,7 @@ class Settler:
 
     async def answered(self, redeem: Redeem, record: Record) -> int | None:
         """Settle a direct answer in one commit with its bytes; return the tokens it took."""
-        decoded = self._kinds[record.kind].decode(record.raw)
+        decoded = self._kinds[record.kind].decode(record.raw, text=False)
         if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
             await self._checkpoint.commit(redeem)
             self._download(record.row)
@@ -121,29 +130,46 @@ class Settler:
         return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
 
     async def redeemed(self, row: int) -> int | None:
-        """Settle a row whose bytes are durable; return the tokens it took."""
-        record = await self._checkpoint.call(self._record, row)
-        decoded = self._kinds[record.kind].decode(record.raw)
+        """Settle a row whose bytes are durable; return the tokens it took. For a large answer, hold room for it."""
+        record, decoded = await self._loaded(row)
         if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
             self._download(row)
             return None
         await self._commit(record, decoded, ())
         return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
 
-    async def record(self, row: int) -> tuple[Record, tuple[AssetRef, ...]]:
-        """Return a redeemed row and the files its answer names."""
+    async def resume(self, row: int) -> None:
+        """Settle a row that an earlier run redeemed."""
+        async with self._memory.room():
+            await self.redeemed(row)
+
+    async def is_answer(self, kind: str, body: LargeBody) -> bool:
+        """Tell whether a large body is an answer. Hold room for it."""
+        decoded = await self._offload(lambda: self._kinds[kind].decode(body.read(), text=False))
+        return isinstance(decoded, Answer)
+
+    async def record(self, row: int) -> tuple[Record, Answer | Unusable]:
+        """Return a redeemed row, without its bytes, and what they say."""
+        async with self._memory.room():
+            return await self._loaded(row)
+
+    async def _loaded(self, row: int) -> tuple[Record, Answer | Unusable]:
+        """Read a stored answer; its bytes are let go of before anything else is done."""
         record = await self._checkpoint.call(self._record, row)
-        decoded = self._kinds[record.kind].decode(record.raw)
-        return record, decoded.assets if isinstance(decoded, Answer) else ()
+        kind = self._kinds[record.kind]
+        if len(record.raw) > _AT_ONCE_BYTES:
+            decoded = await self._offload(lambda: kind.decode(record.raw, text=False))
+        else:
+            decoded = kind.decode(record.raw, text=False)
+        return replace(record, raw=b""), decoded
 
-    async def downloaded(self, record: Record, assets: tuple[Asset, ...]) -> None:
+    async def downloaded(self, record: Record, answer: Answer | Unusable, assets: tuple[Asset, ...]) -> None:
         """Settle a row whose files are in place."""
-        await self._commit(record, self._kinds[record.kind].decode(record.raw), assets)
+        await self._commit(record, answer, assets)
 
-    async def download_failed(self, record: Record, *, code: Code, message: str) -> None:
+    async def download_failed(self, record: Record, answer: Answer | Unusable, *, code: Code, message: str) -> None:
         """Fail a row whose files cannot be had; its paid answer is kept."""
-        decoded = self._kinds[record.kind].decode(record.raw)
-        await self._commit_all(record, [self._failure(record, decoded, code=code, message=message)])
+        await self._commit_all(record, [self._failure(record, answer, code=code, message=message)])
 
     async def _commit(
         self,
@@ -209,7 +235,6 @@ class Settler:
             model=decoded.model or record.model,
             digest=b"",
             line=record.line,
-            reply=record.raw,
             request_id=record.request_id,
             cost_usd=self._cost(record, decoded),
             usage=self._json(decoded.usage),

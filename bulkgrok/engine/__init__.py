@@ -12,6 +12,7 @@ projector    copies the outbox to a sink
 downloads    fetches files of redeemed rows
 reporting    what the run came to
 status       status.json for those who look on
+leftovers    large replies of a run that was killed, set aside
 lock         one runner a run
 folders      what holds a run's files is private
 preview      what would be sent

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.model import Answer, Asset, AssetRef, Code, Reply, RequestId, Settled
+from bulkgrok.core.model import Answer, Asset, AssetRef, Code, Reply, RequestId, Settled, Unusable
 from bulkgrok.core.ports import Checkpoint, Kind, Store, Transport
 from bulkgrok.core.retry import wait_s
 from bulkgrok.core.verdict import Answered, JobRefused, Missing, Stop, judge_get
@@ -109,8 +109,8 @@ class Downloads:
             return False
 
     async def _mend(self, settled: Settled) -> None:
-        record, refs = await self._settler.record(settled.row)
-        result = await self._downloader.fetch_all(record, refs, known=settled.assets)
+        record, answer = await self._settler.record(settled.row)
+        result = await self._downloader.fetch_all(record, _files(answer), known=settled.assets)
         if not isinstance(result, Downloaded):
             self._say(f"note: a file of row {settled.row} is missing and cannot be downloaded again: {result.reason}")
 
@@ -118,13 +118,17 @@ class Downloads:
         if not self._noted:
             await self._checkpoint.call(self._store.note, _NOTE, True)
             self._noted = True
-        record, refs = await self._settler.record(row)
-        result = await self._downloader.fetch_all(record, refs)
+        record, answer = await self._settler.record(row)
+        result = await self._downloader.fetch_all(record, _files(answer))
         if isinstance(result, Downloaded):
-            await self._settler.downloaded(record, result.assets)
+            await self._settler.downloaded(record, answer, result.assets)
         else:
             code = Code.EXPIRED if result.gone else Code.DOWNLOAD_FAILED
-            await self._settler.download_failed(record, code=code, message=result.reason)
+            await self._settler.download_failed(record, answer, code=code, message=result.reason)
+
+
+def _files(decoded: Answer | Unusable) -> tuple[AssetRef, ...]:
+    return decoded.assets if isinstance(decoded, Answer) else ()
 
 
 async def fresh_refs(

@@ -24,6 +24,7 @@ from bulkgrok.core.model import BadRow, Fingerprint
 from bulkgrok.core.ports import Encoder, Sink, Store
 from bulkgrok.engine.binding import Wanted, bind, is_replaced
 from bulkgrok.engine.folders import make_private
+from bulkgrok.engine.leftovers import REPLIES, set_aside
 from bulkgrok.engine.lock import RunLock
 from bulkgrok.engine.preview import encoder_of, prices_of
 from bulkgrok.engine.recovery import owned_by
@@ -133,6 +134,8 @@ class Opening:
         if self._config.strict and isinstance(source, FileSource):
             await self._offload(self._refuse_bad_rows, source.path)
         await committer.call(self._check_outputs, store)
+        if (left := await self._offload(set_aside, found.run_dir)) is not None:
+            self._say(f"note: {left}")
         if new and fingerprint is not None:
             await self._offload(self._mention_others, wanted)
         return OpenRun(
@@ -268,6 +271,7 @@ class Opening:
         name = found.checkpoint.name
         doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark")]
         doomed += [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
+        doomed += (run_dir / REPLIES).glob("*")
         if found.folder and found.output.is_dir():
             doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]
         elif not found.folder:

@@ -106,16 +106,24 @@ class Projector:
         self._cursor = restored.seq
 
     async def _catch_up(self) -> None:
-        while batch := await self._checkpoint.call(self._store.outbox, self._cursor, _BATCH):
-            if not self._sink.appendable and self._stored is not None and self._stored.seq > 0:
-                await self._rewind(None)
-                continue
-            if self._rebase is not None:
-                batch = [replace(one, assets=tuple(map(self._rebase, one.assets))) for one in batch]
-            await self._offload(self._sink.write, batch)
-            self._cursor = batch[-1].seq
+        while await self._write_batch():
             failpoints.hit("sink.written")
             await self._advance(await self._offload(self._sink.commit))
+
+    async def _write_batch(self) -> bool:
+        """Write the next outcomes; False when there is none. They are let go of before others are read."""
+        if not self._sink.appendable and self._stored is not None and self._stored.seq > 0:
+            if not await self._checkpoint.call(self._store.outbox, self._cursor, 1):
+                return False
+            await self._rewind(None)
+        batch = await self._checkpoint.call(self._store.outbox, self._cursor, _BATCH)
+        if not batch:
+            return False
+        if self._rebase is not None:
+            batch = [replace(one, assets=tuple(map(self._rebase, one.assets))) for one in batch]
+        await self._offload(self._sink.write, batch)
+        self._cursor = batch[-1].seq
+        return True
 
     async def _finish(self, *, complete: bool) -> None:
         await self._catch_up()

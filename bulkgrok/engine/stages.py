@@ -18,6 +18,7 @@ from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
 from bulkgrok.dispatch.assets import AssetDownloader
 from bulkgrok.dispatch.deferred import Redeemer
+from bulkgrok.dispatch.large import LargeReplies, Memory
 from bulkgrok.dispatch.post import Poster
 from bulkgrok.dispatch.settle import Settler
 from bulkgrok.engine.conductor import Conductor, Known
@@ -40,15 +41,17 @@ class Gate:
         self._transport = transport
         self._slots = asyncio.Semaphore(concurrency)
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
+    async def post(
+        self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
+    ) -> Exchange:
         """POST when there is room."""
         async with self._slots:
-            return await self._transport.post(path, body, timeout_s=timeout_s, idle_s=idle_s)
+            return await self._transport.post(path, body, timeout_s=timeout_s, idle_s=idle_s, keep=keep)
 
-    async def get(self, path: str) -> Exchange:
+    async def get(self, path: str, *, keep: str = "") -> Exchange:
         """GET when there is room."""
         async with self._slots:
-            return await self._transport.get(path)
+            return await self._transport.get(path, keep=keep)
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
         """Download: not the API, so it needs no room."""
@@ -107,6 +110,8 @@ class Building:
         self._outside = surroundings
         self._clock = surroundings.clock
         self._jitter = surroundings.jitter
+        self._memory = Memory()
+        self._large = LargeReplies(offload=surroundings.offload, memory=self._memory)
         self._events = events
         self._say = say
         self._progress = progress
@@ -167,7 +172,7 @@ class Building:
         async def settle() -> None:
             try:
                 for row in redeemed:
-                    await stages.settler.redeemed(row)
+                    await stages.settler.resume(row)
                     self._unsettled -= 1
                     stages.conductor.changed()
             except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
@@ -222,6 +227,8 @@ class Building:
             kinds=kinds.KINDS,
             cost=cost,
             policy=self._policy,
+            memory=self._memory,
+            offload=self._outside.offload,
             clock=self._clock,
             encode_json=orjson.dumps,
             events=self._events,
@@ -270,6 +277,7 @@ class Building:
             rejections=rejections,
             policy=self._policy,
             health=health,
+            large=self._large,
             clock=self._clock,
             jitter=self._jitter,
             events=self._events,
@@ -289,6 +297,7 @@ class Building:
             account=account,
             policy=self._policy,
             health=health,
+            large=self._large,
             clock=self._clock,
             jitter=self._jitter,
             events=self._events,

@@ -18,6 +18,7 @@ from typing import Final
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
 from bulkgrok.core.ports import Clock, Offload, Store, Transport
+from bulkgrok.engine.leftovers import REPLIES
 from bulkgrok.transport import AiohttpTransport
 
 _SIMULATED_KEY: Final = "xai-simulated"
@@ -49,7 +50,7 @@ async def connect(config: RunConfig, run_dir: Path, stack: AsyncExitStack) -> Tr
             concurrency=config.concurrency,
             ca_file=config.ca_file,
             proxy=config.proxy if not config.simulate else None,
-            spill_dir=run_dir,
+            spill_dir=run_dir / REPLIES,
         )
     )
 

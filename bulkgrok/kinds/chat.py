@@ -7,6 +7,7 @@ JSON object with at least one choice that holds a message; whatever else is miss
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from bulkgrok.kinds.replies import (
     unreadable,
     usage_of,
 )
+from bulkgrok.kinds.skim import PARSED_BYTES, Text
 
 DEFAULT_MODEL: Final = "grok-4.3"
 
@@ -37,6 +39,8 @@ _USUAL_COMPLETION_TOKENS: Final = 1_024
 _HIDDEN_PROMPT_TOKENS: Final = 700
 _IMAGE_TOKENS: Final = 1_792
 _IMAGE_DATA: Final = re.compile(rb"data:[a-z]+/[a-zA-Z0-9.+-]+;base64,[A-Za-z0-9+/=\\]*")
+#: What is read of an answer's outermost object.
+_READ: Final = frozenset({"choices", "code", "error", "message", "model", "service_tier", "status", "usage"})
 _DOCUMENT_PARTS: Final = frozenset({"file", "input_file", "document"})
 _DOCUMENT_TOOLS: Final = frozenset({"file_search", "document_search", "attachment_search", "collections_search"})
 
@@ -87,9 +91,15 @@ class Chat:
         """Put a streamed reply together; see `sse.assemble`."""
         return sse.assemble(reply)
 
-    def decode(self, raw: bytes) -> Decoded:
-        """Read the body of a complete 200. Never raises."""
+    def assemble(self, reply: Reply, blocks: Iterable[bytes]) -> Reply:
+        """Put a streamed reply together whose body comes in blocks."""
+        return sse.assemble(reply, blocks)
+
+    def decode(self, raw: bytes, *, text: bool = True) -> Decoded:
+        """Read the body of a complete 200. Never raises. Without `text`, content and reasoning stay unread."""
         try:
+            if len(raw) > PARSED_BYTES:
+                return _skimmed(raw, text=text)
             body = loads(raw)
         except ValueError as error:
             return unreadable(f"the reply is not JSON: {str(error)[:200]}")
@@ -101,12 +111,38 @@ class Chat:
             message = first.get("message")
             if isinstance(message, dict) or isinstance(first.get("text"), str):
                 return _answer(body, first, message if isinstance(message, dict) else {"content": first["text"]})
-        word = status_word(body)
-        if word in EXPIRED_WORDS:
-            return Unusable(code=Code.EXPIRED, message="the API says that the result has expired")
-        if body.get("error") or word in FAILED_WORDS or (body.get("code") and body.get("message")):
-            return job_failed(body, raw)
-        return unreadable("the reply is no chat completion: it has no choice with a message")
+        return _no_answer(body, raw)
+
+
+def _skimmed(raw: bytes, *, text: bool) -> Decoded:
+    """Do what `decode` does with a text that is too large to be parsed."""
+    found = Text(raw)
+    if found.type_name != "dict":
+        return unreadable(f"the reply is a JSON {found.type_name}, not the object of a chat completion")
+    members = found.members(_READ)
+    choice = found.first_element(members.pop("choices", None))
+    body = found.values(members)
+    if found.is_object(choice):
+        parts = found.members({"message", "text", "finish_reason"}, choice)
+        finish = {"finish_reason": found.value(parts.get("finish_reason"))}
+        if found.is_object(parts.get("message")):
+            told = found.members({"content", "reasoning_content"}, parts["message"])
+            message = {name: found.value(span, most_bytes=None) for name, span in told.items()} if text else {}
+            return _answer(body, finish, message)
+        if found.is_text(parts.get("text")):
+            message = {"content": found.value(parts["text"], most_bytes=None)} if text else {}
+            return _answer(body, finish, message)
+    return _no_answer(body, raw)
+
+
+def _no_answer(body: JsonObject, raw: bytes) -> Unusable:
+    """Read an object without an answer: an error, or nothing known."""
+    word = status_word(body)
+    if word in EXPIRED_WORDS:
+        return Unusable(code=Code.EXPIRED, message="the API says that the result has expired")
+    if body.get("error") or word in FAILED_WORDS or (body.get("code") and body.get("message")):
+        return job_failed(body, raw)
+    return unreadable("the reply is no chat completion: it has no choice with a message")
 
 
 def _answer(body: JsonObject, choice: JsonObject, message: JsonObject) -> Answer:

@@ -65,15 +65,14 @@ def asset_url(body: JsonObject) -> str | None:
 
 
 def usage_of(body: JsonObject) -> JsonObject | None:
-    """Return the usage object, if there is one that can be stored."""
+    """Return the usage object, if there is one that can be stored; beyond 64 KiB it is no count of anything."""
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return None
     try:
-        orjson.dumps(usage)
+        return usage if len(orjson.dumps(usage)) <= _EXAMINED_BYTES else None
     except TypeError:
         return None
-    return usage
 
 
 def ticks_of(usage: JsonObject | None) -> int | None:

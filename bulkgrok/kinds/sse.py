@@ -1,14 +1,16 @@
 """A streamed answer, put together into the ordinary one it stands for.
 
-Law: the whole body is in memory; nothing is guessed. A stream is an answer when it says `[DONE]` or every choice it
-showed has its finish_reason; an error before the first content is that error; everything else is incomplete, which the
-caller calls in doubt. Events follow the WHATWG text/event-stream grammar.
+Law: nothing is guessed. A stream is an answer when it says `[DONE]` or every choice it showed has its finish_reason; an
+error before the first content is that error; everything else is incomplete, which the caller calls in doubt. Events
+follow the WHATWG text/event-stream grammar. The body comes in blocks, and what is kept of it is bounded: text that the
+choices hold, and everything else that chunks bring.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,6 +24,17 @@ _LINE: Final = re.compile(rb"\r\n|\n|\r")
 _DONE: Final = b"[DONE]"
 _JOINED_KEYS: Final = frozenset({"content", "reasoning_content", "refusal"})
 _EVENT_STREAM: Final = "text/event-stream"
+#: Of one event; of all text; of what is no text as it came, which takes up to ten times as much once it is parsed.
+_MOST_BYTES: Final = 16 << 20
+_MOST_OTHER_BYTES: Final = 8 << 20
+_OBJECT_BYTES: Final = 64
+_JOINED: Final = 1_024
+#: A chunk with as much beside its text brings nothing that is kept.
+_ORDINARY_BYTES: Final = 1_024
+_ORDINARY: Final = frozenset({
+    "id", "object", "created", "model", "choices", "system_fingerprint", "usage", "service_tier",
+    "index", "delta", "finish_reason", "role", "content", "reasoning_content", "refusal",
+})  # fmt: skip
 _FIELD: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -32,32 +45,75 @@ def is_stream(reply: Reply) -> bool:
     return reply.body.removeprefix(_BOM).lstrip(b"\r\n").startswith(_FIELD)
 
 
-def events(body: bytes) -> Iterator[bytes]:
-    """Yield the data of each event, lines of one event joined by a newline; a last event without its blank line too."""
+class TooLarge(Exception):
+    """A stream holds more than is kept."""
+
+
+def events(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the data of each event, lines of one event joined by a newline; a last event without its blank line too.
+
+    Raises:
+        TooLarge: One event has more than 16 MiB.
+    """
     data: list[bytes] = []
-    for line in _LINE.split(body.removeprefix(_BOM)):
+    size = 0
+    for line in _lines(blocks):
         if not line:
             if data:
                 yield b"\n".join(data)
-                data = []
+                data, size = [], 0
             continue
         name, _, value = line.partition(b":")
         if name == b"data":
             data.append(value[1:] if value.startswith(b" ") else value)
+            size += len(value) + _OBJECT_BYTES
+            if size > _MOST_BYTES:
+                raise TooLarge
     if data:
         yield b"\n".join(data)
 
 
-def assemble(reply: Reply) -> Reply:
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a body, the last one too if it does not end."""
+    rest, begun = b"", False
+    for block in blocks:
+        text = rest + block
+        if not begun:
+            if len(text) < len(_BOM) and _BOM.startswith(text):
+                rest = text
+                continue
+            text, begun = text.removeprefix(_BOM), True
+        held = text.endswith(b"\r")  # a newline may follow that belongs to it
+        lines = _LINE.split(text[:-1] if held else text)
+        rest = lines.pop() + (b"\r" if held else b"")
+        if len(rest) > _MOST_BYTES:
+            raise TooLarge
+        yield from lines
+    yield rest.removesuffix(b"\r")
+
+
+def assemble(reply: Reply, blocks: Iterable[bytes] | None = None) -> Reply:
     """Return the ordinary chat completion that a streamed reply stands for; other replies unchanged.
 
     An error event before any content becomes a reply with that error as its body (and the status it names, if it
-    names one); a stream that breaks or errs after its first content becomes an incomplete reply.
+    names one); a stream that breaks or errs after its first content becomes an incomplete reply, one that holds more
+    than is kept an oversized one.
+
+    Args:
+        reply: The reply.
+        blocks: Its body, where that comes in blocks.
     """
     if not 200 <= reply.status < 300 or not is_stream(reply):
         return reply
+    try:
+        return _assembled(reply, (reply.body,) if blocks is None else blocks)
+    except TooLarge:
+        return replace(reply, oversized=True)
+
+
+def _assembled(reply: Reply, blocks: Iterable[bytes]) -> Reply:
     completion = _Completion()
-    for data in events(reply.body):
+    for data in events(blocks):
         if data.strip() == _DONE:
             return _finished(reply, completion, done=True)
         try:
@@ -72,7 +128,7 @@ def assemble(reply: Reply) -> Reply:
             return replace(
                 reply, status=_status(chunk, reply.status), body=data, complete=True, content_type="application/json"
             )
-        completion.add(chunk)
+        completion.add(chunk, len(data))
     return _finished(reply, completion, done=False)
 
 
@@ -91,6 +147,10 @@ def _finished(reply: Reply, completion: _Completion, *, done: bool) -> Reply:
             return replace(reply, complete=False)
         return replace(reply, body=body, complete=True, content_type="application/json")
     return replace(reply, complete=False)
+
+
+def _told(holder: JsonObject) -> set[str]:
+    return {key for key, value in holder.items() if value is not None}
 
 
 def _is_error(chunk: JsonObject) -> bool:
@@ -115,10 +175,32 @@ def _status(chunk: JsonObject, status: int) -> int:
 
 
 @dataclass(slots=True)
+class _Pieces:
+    """Text that comes in pieces: many small ones are soon made one, which takes a tenth of the memory."""
+
+    joined: list[str] = field(default_factory=list)
+    latest: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(self.joined) or any(self.latest)
+
+    def append(self, piece: str) -> int:
+        """Add a piece; return how much memory it takes."""
+        self.latest.append(piece)
+        if len(self.latest) >= _JOINED:
+            self.joined.append("".join(self.latest))
+            self.latest.clear()
+        return len(piece) if piece.isascii() else sys.getsizeof(piece)
+
+    def text(self) -> str:
+        return "".join([*self.joined, *self.latest])
+
+
+@dataclass(slots=True)
 class _Choice:
     """One choice as far as its deltas came."""
 
-    pieces: dict[str, list[str]] = field(default_factory=dict)
+    pieces: dict[str, _Pieces] = field(default_factory=dict)
     message: JsonObject = field(default_factory=dict)
     tool_calls: dict[object, JsonObject] = field(default_factory=dict)
     arguments: dict[object, list[str]] = field(default_factory=dict)
@@ -128,12 +210,12 @@ class _Choice:
 
     @property
     def has_content(self) -> bool:
-        return bool(self.tool_calls) or any(map(any, self.pieces.values()))
+        return bool(self.tool_calls) or any(self.pieces.values())
 
-    def add(self, choice: JsonObject) -> None:
+    def add(self, choice: JsonObject) -> int:
+        """Take a piece; return how much memory its text takes."""
         delta = choice.get("delta") or choice.get("message")
-        if isinstance(delta, dict):
-            self._add_delta(delta)
+        taken_bytes = self._add_delta(delta) if isinstance(delta, dict) else 0
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, dict):
             for key, part in logprobs.items():
@@ -144,21 +226,24 @@ class _Choice:
         for key, value in choice.items():
             if key not in {"index", "delta", "message", "logprobs", "finish_reason"} and value is not None:
                 self.others[key] = value
+        return taken_bytes
 
-    def _add_delta(self, delta: JsonObject) -> None:
+    def _add_delta(self, delta: JsonObject) -> int:
+        taken_bytes = 0
         for key, value in delta.items():
             if value is None:
                 continue
             if key in _JOINED_KEYS and isinstance(value, str):
-                self.pieces.setdefault(key, []).append(value)
+                taken_bytes += self.pieces.setdefault(key, _Pieces()).append(value)
             elif key == "tool_calls" and isinstance(value, list):
                 for call in value:
                     if isinstance(call, dict):
                         self._add_call(call)
             elif isinstance(value, list) and isinstance(self.message.get(key), list):
-                self.message[key] = [*self.message[key], *value]  # type: ignore[misc]
+                self.message[key].extend(value)  # type: ignore[attr-defined]
             else:
                 self.message[key] = value
+        return taken_bytes
 
     def _add_call(self, call: JsonObject) -> None:
         """Add a piece of a tool call: `index` tells which, without it the id, without both the last one."""
@@ -183,10 +268,10 @@ class _Choice:
 
     def as_json(self, index: object) -> JsonObject:
         message: JsonObject = {"role": "assistant", **self.message}
-        message["content"] = "".join(self.pieces["content"]) if "content" in self.pieces else message.get("content")
+        message["content"] = self.pieces["content"].text() if "content" in self.pieces else message.get("content")
         for key in ("reasoning_content", "refusal"):
             if key in self.pieces:
-                message[key] = "".join(self.pieces[key])
+                message[key] = self.pieces[key].text()
         message.setdefault("refusal", None)
         for number, call in self.tool_calls.items():
             function = call.get("function")
@@ -209,6 +294,8 @@ class _Completion:
 
     fields: JsonObject = field(default_factory=dict)
     choices: dict[int, _Choice] = field(default_factory=dict)
+    text_bytes: int = 0
+    others_bytes: int = 0
 
     @property
     def has_content(self) -> bool:
@@ -218,7 +305,14 @@ class _Completion:
     def finished(self) -> bool:
         return bool(self.choices) and all(choice.finish_reason is not None for choice in self.choices.values())
 
-    def add(self, chunk: JsonObject) -> None:
+    def add(self, chunk: JsonObject, size_bytes: int) -> None:
+        """Take a chunk that was so large as it came.
+
+        Raises:
+            TooLarge: That is more than is kept.
+        """
+        if not self._is_ordinary(chunk, size_bytes):
+            self.others_bytes += size_bytes + _OBJECT_BYTES
         for key, value in chunk.items():
             if key not in {"choices", "object"} and value is not None:
                 self.fields[key] = value
@@ -226,7 +320,24 @@ class _Completion:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 index = choice.get("index")
-                self.choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(choice)
+                known = self.choices.setdefault(index if isinstance(index, int) else 0, _Choice())
+                self.text_bytes += known.add(choice)
+        if self.others_bytes > _MOST_OTHER_BYTES or self.text_bytes > _MOST_BYTES:
+            raise TooLarge
+
+    def _is_ordinary(self, chunk: JsonObject, size_bytes: int) -> bool:
+        """Tell whether a chunk brings text for known choices, and nothing else that adds up."""
+        if not _told(chunk) <= _ORDINARY:
+            return False
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if not isinstance(delta, dict) or not _told(delta) <= _ORDINARY or not _told(choice) <= _ORDINARY:
+                return False
+            if choice.get("index", 0) not in self.choices:
+                return False
+            size_bytes -= sum(len(value) for value in delta.values() if isinstance(value, str))
+        return size_bytes <= _ORDINARY_BYTES
 
     def encode(self) -> bytes:
         """Return the completion as JSON, identity first, then choices, then everything else.

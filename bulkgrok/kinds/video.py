@@ -7,6 +7,7 @@ URL is an answer whatever the word beside it, unless that says failed. A moderat
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from bulkgrok.kinds.replies import (
     unreadable,
     usage_of,
 )
+from bulkgrok.kinds.skim import PARSED_BYTES, Text
 
 DEFAULT_MODEL: Final = "grok-imagine-video"
 
@@ -37,6 +39,8 @@ EXTENSION_S: Final = (2, 10)
 EDIT_INPUT_S: Final = 8.7
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,9}(?:\.\d{0,9})?")
+#: What is read of a job's outermost object.
+_READ: Final = frozenset({"code", "data", "error", "message", "model", "status", "url", "usage", "video"})
 _IMAGE_KEYS: Final = ("image", "image_url", "input_reference", "keyframes", "last_frame")
 _INPUT_LENGTH_KEYS: Final = ("duration", "seconds", "video_duration", "video_duration_s", "input_duration")
 
@@ -97,10 +101,14 @@ class Video:
         """Return the reply: videos are never streamed."""
         return reply
 
-    def decode(self, raw: bytes) -> Decoded:
+    def assemble(self, reply: Reply, blocks: Iterable[bytes]) -> Reply:  # noqa: ARG002 - as above
+        """Return the reply: videos are never streamed."""
+        return reply
+
+    def decode(self, raw: bytes, *, text: bool = True) -> Decoded:  # noqa: ARG002 - there is none
         """Read the body of a complete 200. Never raises."""
         try:
-            body = loads(raw)
+            body = loads(raw) if len(raw) <= PARSED_BYTES else _skimmed(raw)
         except ValueError as error:
             return unreadable(f"the reply is not JSON: {str(error)[:200]}")
         if not isinstance(body, dict):
@@ -111,6 +119,12 @@ class Video:
 VIDEO: Final = Video("video", "/videos/generations", 8.0)
 VIDEO_EDIT: Final = Video("video-edit", "/videos/edits", EDIT_INPUT_S)
 VIDEO_EXTENSION: Final = Video("video-extension", "/videos/extensions", 6.0)
+
+
+def _skimmed(raw: bytes) -> JsonObject:
+    """Return what is read of a reply that is too large to be parsed; nothing of what is no object."""
+    found = Text(raw)
+    return found.values(found.members(_READ))
 
 
 def _read_job(body: JsonObject, raw: bytes) -> Decoded:

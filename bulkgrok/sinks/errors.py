@@ -7,15 +7,12 @@ Law: replaced as a whole by one rename, and written even when no row failed. Wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 from pathlib import Path
 
 from bulkgrok.core.failpoints import hit
 from bulkgrok.core.model import Position, Settled
 from bulkgrok.sinks import files, line, ownership
 from bulkgrok.sinks.files import Draft, Marks
-
-_LINES_AT_ONCE = 512
 
 
 class ErrorsFile:
@@ -64,9 +61,8 @@ class ErrorsFile:
                 draft.discard()
 
     def _fill(self, draft: Draft, failures: Iterable[Settled]) -> None:
-        rest = iter(failures)
-        while batch := list(islice(rest, _LINES_AT_ONCE)):
-            draft.write(line.render_all(batch, simulated=self._simulated))
+        for block in line.render_all(failures, simulated=self._simulated):
+            draft.write(block)
 
     def _planned(self, marks: Marks) -> Position:
         hit("errors.before_rename")

@@ -109,20 +109,20 @@ class JsonlSink:
         """
         if not outcomes:
             return
-        data = line.render_all(outcomes, simulated=self._simulated)
+        offset, crc = self._offset, self._crc
         with files.storing(self._path):
             if os.fstat(self._fd).st_size != self._offset:
                 raise files.failed(self._path, _MEDDLED)
             try:
-                files.write_all(self._fd, data)
+                for block in line.render_all(outcomes, simulated=self._simulated):
+                    files.write_all(self._fd, block)
+                    offset, crc = offset + len(block), zlib.crc32(block, crc)
             except OSError:
                 with suppress(OSError):
                     os.ftruncate(self._fd, self._offset)
                     os.lseek(self._fd, self._offset, os.SEEK_SET)
                 raise
-        self._offset += len(data)
-        self._crc = zlib.crc32(data, self._crc)
-        self._seq = outcomes[-1].seq
+        self._offset, self._crc, self._seq = offset, crc, outcomes[-1].seq
 
     def commit(self) -> Position:
         """Flush what was written to the disk and return its position."""

@@ -6,16 +6,23 @@ a float. A line holds no newline byte, whatever the API sent. Key order is fixed
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Final
 
 import orjson
 
-from bulkgrok.core.jsontext import one_line
+from bulkgrok.core.jsonscan import begin, find_members
+from bulkgrok.core.jsontext import BOM, one_line, one_line_in_pieces
 from bulkgrok.core.model import JsonObject, RowError, Settled
-from bulkgrok.sinks.spans import top_level_object
 
+_LARGE_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 1 << 18
+_MOST_USAGE_BYTES: Final = 1 << 16
+_PLACE: Final = b'"body":null'
 _TELLING = ("custom_id", "row", "response", "error")
 _ABSENT = object()
 
@@ -23,20 +30,64 @@ _ABSENT = object()
 def render(settled: Settled, *, simulated: bool) -> bytes:
     """Return an outcome as its line of the results or errors file, without the newline."""
     text = None if settled.body is None else body_json(settled.body)
-    body = None if text is None else orjson.Fragment(text)
-    usage = _usage(settled, text)
-    value = _object(settled, body, None if usage is None else orjson.Fragment(usage), simulated=simulated)
+    return _line(settled, text, _usage(settled, text), simulated=simulated)
+
+
+def render_all(outcomes: Iterable[Settled], *, simulated: bool) -> Iterator[bytes]:
+    """Yield the lines of several outcomes, each with its newline, in blocks; of a large one, a block is a part."""
+    ready: list[bytes] = []
+    size = 0
+    for settled in outcomes:
+        if len(settled.body or b"") > _LARGE_BYTES:
+            yield _joined(ready)
+            yield from _render_large(settled, simulated=simulated)
+            ready, size = [], 0
+            del settled  # before another one is read
+            continue
+        ready.append(render(settled, simulated=simulated))
+        size += len(ready[-1])
+        if size > _BLOCK_BYTES:
+            yield _joined(ready)
+            ready, size = [], 0
+    yield _joined(ready)
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"\n".join([*lines, b""])
+
+
+def _render_large(settled: Settled, *, simulated: bool) -> Iterator[bytes]:
+    """Yield a line in blocks, so that its body is not in memory twice."""
+    body = settled.body or b""
+    pieces = one_line_in_pieces(body)
+    usage = None if pieces is None else _usage_of_large(body)
+    # Inside strings quotes are escaped, so what is found is the place of the body.
+    head, _, tail = _line(settled, b"null", usage or _stored_usage(settled), simulated=simulated).partition(_PLACE)
+    yield head + _PLACE[:-4]
+    yield from _as_string(body) if pieces is None else pieces
+    yield tail + b"\n"
+
+
+def _as_string(body: bytes) -> Iterator[bytes]:
+    """Yield what is not JSON as a JSON string."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    yield b'"'
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield orjson.dumps(decode(body[start : start + _PIECE_BYTES]))[1:-1]
+    yield orjson.dumps(decode(b"", True))[1:-1] + b'"'
+
+
+def _line(settled: Settled, body: bytes | None, usage: bytes | None, *, simulated: bool) -> bytes:
+    value = _object(
+        settled,
+        None if body is None else orjson.Fragment(body),
+        None if usage is None else orjson.Fragment(usage),
+        simulated=simulated,
+    )
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:  # text with half a surrogate pair, which is no Unicode
         return orjson.dumps(_clean(value))
-
-
-def render_all(outcomes: Iterable[Settled], *, simulated: bool) -> bytes:
-    """Return the lines of several outcomes, each with its newline."""
-    lines = [render(settled, simulated=simulated) for settled in outcomes]
-    lines.append(b"")
-    return b"\n".join(lines)
 
 
 def as_dict(settled: Settled, *, simulated: bool) -> JsonObject:
@@ -53,6 +104,8 @@ def speaks_of(text: bytes, settled: Settled) -> bool:
     What stands under "bulkgrok" does not count: a table keeps times to the microsecond and no usage.
     """
     mine = render(settled, simulated=False)
+    if len(mine) > _LARGE_BYTES:  # parsed, it would take ten times the memory
+        return text == mine
     try:
         theirs, ours = json.loads(text), json.loads(mine)
     except (ValueError, RecursionError):
@@ -83,9 +136,27 @@ def _usage(settled: Settled, body: bytes | None) -> bytes | None:
     stored = settled.usage
     if body is not None and b'"usage"' in body:
         exact = stored is not None and body.count(b'"usage"') == 1 and b'"usage":' + stored in body
-        if not exact and (written := top_level_object(body, "usage")) is not None:
+        if not exact and (written := _usage_in(body)) is not None:
             return written
-    return None if stored is None else one_line(stored)
+    return _stored_usage(settled)
+
+
+def _usage_in(body: bytes) -> bytes | None:
+    """Return the usage that stands in a body of valid JSON, None where there is none that counts something."""
+    span = find_members(body, begin(body), {"usage"}).get("usage")
+    if span is None or body[span.start] != 0x7B or span.end - span.start > _MOST_USAGE_BYTES:
+        return None
+    return body[span.start : span.end]
+
+
+def _usage_of_large(body: bytes) -> bytes | None:
+    text = body.removeprefix(BOM)
+    found = _usage_in(text)
+    return None if found is None else one_line(found)
+
+
+def _stored_usage(settled: Settled) -> bytes | None:
+    return None if settled.usage is None else one_line(settled.usage)
 
 
 def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -> JsonObject:

@@ -242,7 +242,8 @@ class _Lines:
         self._simulated = simulated
 
     def add(self, outcomes: Sequence[Settled]) -> None:
-        self._draft.write(line.render_all(outcomes, simulated=self._simulated))
+        for block in line.render_all(outcomes, simulated=self._simulated):
+            self._draft.write(block)
 
     def close(self) -> None:
         """Do nothing: lines need no end."""

@@ -8,7 +8,9 @@ consume a result. Everything a server sends is bounded in memory. The key goes t
     opening     sessions with every automatism off
     sending     the body on its way out, and whether its last byte left
     receiving   a connection on its way in: nothing is queued that nobody asked for
-    reading     a reply on its way in: headers, size cap, gzip, spill file
+    reading     a reply on its way in: headers, body in memory or in a file
+    spilling    files for bodies that are too large for memory
+    unpacking   gzip and deflate that nobody asked for
     downloads   files: checked addresses, hops by hand, Range
     addresses   which addresses may be asked at all
     failures    aiohttp's and the system's exceptions in words

@@ -23,8 +23,9 @@ from bulkgrok.transport.downloads import Downloading
 from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
 from bulkgrok.transport.opening import session
 from bulkgrok.transport.patience import CURRENT, Patience, Wait
-from bulkgrok.transport.reading import Incoming, Reading, head
+from bulkgrok.transport.reading import Incoming, Reading, head, share_bytes
 from bulkgrok.transport.sending import Body
+from bulkgrok.transport.spilling import Spills
 
 _CONNECT_S: Final = 30.0
 _GET_IDLE_S: Final = 120.0
@@ -44,8 +45,8 @@ class AiohttpTransport:
         concurrency: How many requests to the API may be in flight.
         ca_file: Certificates (PEM) to trust besides the system's.
         proxy: An http proxy for everything; a user name and password in it are sent to it.
-        max_body_bytes: The largest reply kept in memory.
-        spill_dir: Where larger 2xx replies are written, up to 1 GiB each; None throws their rest away.
+        spill_dir: Where bodies too large for memory go; None for the system's folder for temporary files.
+        memory_bytes: The largest body in memory; None for what is good for so many at once.
         max_asset_bytes: The largest file downloaded.
 
     Raises:
@@ -60,8 +61,8 @@ class AiohttpTransport:
         concurrency: int,
         ca_file: Path | None = None,
         proxy: str | None = None,
-        max_body_bytes: int = 64 << 20,
         spill_dir: Path | None = None,
+        memory_bytes: int | None = None,
         max_asset_bytes: int = 2 << 30,
     ) -> None:
         self._base = _base(base_url)
@@ -71,7 +72,7 @@ class AiohttpTransport:
         self._tls = _tls(ca_file)
         self._proxy = _proxy(proxy)
         self._max_asset_bytes = max_asset_bytes
-        self._reading = Reading(max_body_bytes=max_body_bytes, spill_dir=spill_dir)
+        self._reading = Reading(memory_bytes=memory_bytes or share_bytes(concurrency), spills=Spills(spill_dir))
         self._patience = Patience()
         self._session: aiohttp.ClientSession | None = None
         self._downloading: Downloading | None = None
@@ -93,21 +94,23 @@ class AiohttpTransport:
             await self._downloading.close()
         self._session = self._downloading = None
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
-        """POST JSON once and return what became of it."""
+    async def post(
+        self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
+    ) -> Exchange:
+        """POST JSON once and return what became of it; see the port."""
         with self._patience.wait(timeout_s=timeout_s, idle_s=idle_s) as wait:
             response = await self._send(path, Body(body, wait=wait), wait)
             if isinstance(response, NotSent | NoReply):
                 return response
-            return await self._reading.read(response, wait)
+            return await self._reading.read(response, wait, keep=keep)
 
-    async def get(self, path: str) -> Exchange:
-        """GET once and return what became of it."""
+    async def get(self, path: str, *, keep: str = "") -> Exchange:
+        """GET once and return what became of it; see the port."""
         with self._patience.wait(timeout_s=_GET_TOTAL_S, idle_s=_GET_IDLE_S) as wait:
             response = await self._send(path, None, wait)
             if isinstance(response, NotSent | NoReply):
                 return response
-            return await self._reading.read(response, wait)
+            return await self._reading.read(response, wait, keep=keep)
 
     async def stream(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None

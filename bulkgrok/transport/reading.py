@@ -1,25 +1,22 @@
 """A reply on its way in: what its headers say, and its body within bounds.
 
-Law: a broken header never raises and a body never takes more memory than its cap; of a larger one the beginning is
-kept, and where the answer may be handed out only once, all of it goes to a file. At most one body at a time may be
-larger than `_SMALL_BYTES`: the others wait, and TCP holds their servers back.
+Law: a broken header never raises. A body takes no more memory than its share; what is larger goes to a file as it
+comes, so that no server waits for another's answer, and whoever asked gets it from there. Of a refusal, and of what
+nobody wants to keep, the beginning is enough.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from pathlib import Path
-from typing import Final
-from uuid import uuid4
+from typing import Any, Final
 
 import aiohttp
 
@@ -27,16 +24,25 @@ from bulkgrok.core.jsonscan import is_valid
 from bulkgrok.core.model import Reply
 from bulkgrok.transport.failures import FAILURES, printable
 from bulkgrok.transport.patience import Wait
+from bulkgrok.transport.spilling import SpilledBody, Spills
+from bulkgrok.transport.unpacking import ZLIB, unpacked
 
-BEGINNING_BYTES: Final = 1 << 20
-"""How much of an oversized body is kept in memory, and of a refusal at all."""
-_SMALL_BYTES: Final = 4 << 20
-_SPILL_BYTES: Final = 1 << 30
+BEGINNING_BYTES: Final = 1 << 16
+"""How much is kept of a refusal, and of a large body beside its file."""
+_MOST_BYTES: Final = 1 << 20
+_LEAST_BYTES: Final = 1 << 16
+_TOGETHER_BYTES: Final = 32 << 20
+_PIECE_BYTES: Final = 1 << 18
+_MOST_BLOCKS: Final = 256
 _LONGEST_RETRY_AFTER_S: Final = 7 * 86_400.0
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_EPOCHS_S: Final = (1.0e9, 1.0e10)
+"""2001 to 2286: a clock that shows another time is none."""
 _ID: Final = re.compile(r"[!-~]+")
-_ZLIB: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_GZIP: Final = b"\x1f\x8b"
+
+
+def share_bytes(concurrency: int) -> int:
+    """Return how large a body in memory may be where so many may come at once."""
+    return min(_MOST_BYTES, max(_LEAST_BYTES, _TOGETHER_BYTES // concurrency))
 
 
 _content_type: Final = lru_cache(maxsize=64)(printable)
@@ -76,7 +82,8 @@ def _date(value: str) -> float | None:
     if not value or len(value) > 64:
         return None
     try:
-        return parsedate_to_datetime(value).timestamp()
+        at = parsedate_to_datetime(value).timestamp()
+        return at if _EPOCHS_S[0] <= at < _EPOCHS_S[1] else None
     except (ValueError, TypeError, OverflowError, IndexError, OSError):
         return None
 
@@ -110,16 +117,26 @@ class Incoming:
                 self.blocks.append(block)
                 self.size += len(block)
                 self.ended = content.at_eof()
+                if len(self.blocks) >= _MOST_BLOCKS:  # a server that sends byte by byte
+                    self.peek()
         except FAILURES:
             self.broken = True
             # What arrived in the same moment as the end of the connection is still in the reader.
-            self.blocks += getattr(content, "_buffer", ())
+            left = getattr(content, "_buffer", ())
+            self.blocks += left
+            self.size += sum(map(len, left))
         if self.wait.over is not None and self.ended:
             self.broken = True  # where no length is told, the end that was made for it looks like its own
 
+    def peek(self) -> bytes:
+        """Return the bytes."""
+        if len(self.blocks) != 1:
+            self.blocks = [b"".join(self.blocks)]
+        return self.blocks[0]
+
     def take(self) -> bytes:
         """Return the bytes and forget them."""
-        body = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
+        body = self.peek()
         self.blocks, self.size = [], 0
         return body
 
@@ -128,130 +145,134 @@ class Reading:
     """Reads the replies of one transport.
 
     Args:
-        max_body_bytes: The largest body kept in memory.
-        spill_dir: Where a larger one goes if its status is 2xx; None throws the rest away.
+        memory_bytes: The largest body kept in memory.
+        spills: Where larger ones go.
     """
 
-    def __init__(self, *, max_body_bytes: int, spill_dir: Path | None) -> None:
-        self._max_body_bytes = max_body_bytes
-        self._spill_dir = spill_dir
-        self._large = asyncio.Lock()
+    def __init__(self, *, memory_bytes: int, spills: Spills) -> None:
+        self._memory_bytes = memory_bytes
+        self._spills = spills
 
-    async def read(self, response: aiohttp.ClientResponse, wait: Wait) -> Reply:
-        """Return the whole reply; its connection is given back, or closed if there is more to come."""
+    async def read(self, response: aiohttp.ClientResponse, wait: Wait, *, keep: str = "") -> Reply:
+        """Return the reply; its connection is given back, or closed if there is more to come.
+
+        Args:
+            response: As far as its headers came.
+            wait: Told of each piece.
+            keep: What to call the file of a large body; only its beginning is kept without.
+
+        Raises:
+            StorageFailed: The disk refused.
+        """
         try:
-            return await self._read(response, wait)
+            if not 200 <= response.status < 300:
+                return await self._beginning(response, Incoming(response.content, wait))
+            return await self._success(response, Incoming(response.content, wait), keep)
         finally:
             if not response.closed:
                 response.close()
 
-    async def _read(self, response: aiohttp.ClientResponse, wait: Wait) -> Reply:
-        cap = self._cap(response)
-        encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        incoming = Incoming(response.content, wait)
-        await incoming.fill(min(_SMALL_BYTES, cap))
-        if incoming.ended and not incoming.broken and incoming.size <= cap and not encoding:
-            body = incoming.take()
-            return head(response, body, complete=_whole(response, body))
-        reply = head(response)
-        wait.hold()
-        async with self._large:
-            wait.heard()
-            await incoming.fill(cap)
-            if incoming.size > cap:
-                return await self._oversized(reply, incoming)
-            body = incoming.take()
-            if encoding in _ZLIB:
-                return await asyncio.to_thread(self._unpacked, reply, body, not incoming.broken)
-            return replace(reply, body=body, complete=not incoming.broken)
+    async def _beginning(self, response: aiohttp.ClientResponse, incoming: Incoming) -> Reply:
+        await incoming.fill(BEGINNING_BYTES)
+        ended, more = incoming.ended and not incoming.broken, incoming.size > BEGINNING_BYTES
+        body = incoming.take()[:BEGINNING_BYTES]
+        if _packing(response):
+            body = _beginning_of(body)
+        return replace(head(response, body, complete=ended and not more), oversized=more)
 
-    def _cap(self, response: aiohttp.ClientResponse) -> int:
-        """Return how many bytes to hold in memory: only a beginning where that is all that will be kept anyway."""
-        declared = response.content_length or 0
-        if not 200 <= response.status < 300 or declared > self._max_body_bytes:
-            return min(BEGINNING_BYTES, self._max_body_bytes)
-        return self._max_body_bytes
+    async def _success(self, response: aiohttp.ClientResponse, incoming: Incoming, keep: str) -> Reply:
+        await incoming.fill(0 if (response.content_length or 0) > self._memory_bytes else self._memory_bytes)
+        if (incoming.ended or incoming.broken) and incoming.size <= self._memory_bytes:
+            reply = self._in_memory(response, incoming)
+            if reply is not None:
+                return reply
+        elif not keep:
+            return replace(head(response, incoming.take()[:BEGINNING_BYTES]), oversized=True)
+        if not keep:
+            return replace(head(response), oversized=True)
+        return await self._in_file(response, incoming, keep)
 
-    async def _oversized(self, reply: Reply, incoming: Incoming) -> Reply:
-        blocks = incoming.blocks
-        beginning = b"".join(blocks)[: min(BEGINNING_BYTES, self._max_body_bytes)]
-        path = self._spill_path(reply)
-        if path is None:
-            return replace(reply, body=beginning, oversized=True)
-        written = 0
+    def _in_memory(self, response: aiohttp.ClientResponse, incoming: Incoming) -> Reply | None:
+        """Return the reply, None if what it unpacks to is too large for memory."""
+        body, ended = incoming.peek(), not incoming.broken
+        if _packing(response):
+            try:
+                found = unpacked(body, self._memory_bytes)
+            except zlib.error:
+                return head(response, body, complete=ended)  # not packed at all, or damaged: as it came
+            if found is None:
+                return None
+            body, whole = found
+            return head(response, body, complete=ended and whole)
+        return head(response, body, complete=ended and (_framed(response) or _reads_whole(body)))
+
+    async def _in_file(self, response: aiohttp.ClientResponse, incoming: Incoming, keep: str) -> Reply:
+        packed = _packing(response)
+        body = self._spills.begin(keep, packed=packed, framed=_framed(response))
         try:
-            with os.fdopen(os.open(path, _CREATE, 0o600), "wb", buffering=0) as file:
-                while blocks and written < _SPILL_BYTES:
-                    written += file.write(blocks.pop(0))
-                    if not blocks and not incoming.ended and not incoming.broken:
-                        await incoming.fill(incoming.size)
-            await asyncio.to_thread(_sync, path)
-        except OSError:  # the file is a courtesy: without room for it the beginning is still kept
-            path.unlink(missing_ok=True)
-            return replace(reply, body=beginning, oversized=True)
-        return replace(reply, body=beginning, oversized=True, spill=str(path))
+            beginning, cut = await self._fill(body, incoming)
+            body.close()
+            reply = head(response, beginning, complete=not incoming.broken and not cut)
+            if packed and not cut:
+                found = await _on_thread(self._spills.unpacked, body)
+                if found is None:
+                    return replace(reply, complete=False, oversized=True, large=body)
+                body, whole = found
+                return replace(reply, complete=reply.complete and whole, large=body)
+        except BaseException:
+            body.close()
+            raise
+        return replace(reply, oversized=cut, large=body)
 
-    def _unpacked(self, reply: Reply, packed: bytes, complete: bool) -> Reply:  # noqa: FBT001 - called by position
-        """Undo gzip or deflate that nobody asked for. What cannot be undone stays as it came."""
-        try:
-            body, ended = _inflate(packed, self._max_body_bytes + 1)
-        except zlib.error:
-            return replace(reply, body=packed, complete=complete)
-        if len(body) <= self._max_body_bytes:
-            return replace(reply, body=body, complete=complete and ended)
-        reply = replace(reply, body=body[:BEGINNING_BYTES], oversized=True)
-        if (path := self._spill_path(reply, ".gz")) is not None:
-            with suppress(OSError):
-                with os.fdopen(os.open(path, _CREATE, 0o600), "wb", buffering=0) as file:
-                    file.write(packed)
-                _sync(path)
-                return replace(reply, spill=str(path))
-        return reply
-
-    def _spill_path(self, reply: Reply, suffix: str = "") -> Path | None:
-        if self._spill_dir is None or not 200 <= reply.status < 300:
-            return None
-        return self._spill_dir / f"oversized-{uuid4().hex}.reply{suffix}"
+    async def _fill(self, body: SpilledBody, incoming: Incoming) -> tuple[bytes, bool]:
+        """Write all that comes; return its beginning, and whether it was cut because it is too large."""
+        beginning = b""
+        while True:
+            block = incoming.take()
+            beginning = beginning or block[:BEGINNING_BYTES]
+            incoming.wait.hold()
+            more = await _on_thread(body.write, block)
+            incoming.wait.heard()
+            if incoming.ended or incoming.broken:
+                return beginning, False
+            if not more:
+                return beginning, True
+            await incoming.fill(_PIECE_BYTES)
 
 
-def _whole(response: aiohttp.ClientResponse, body: bytes) -> bool:
-    """Tell whether a body that ended is all of it.
+def _packing(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether a body is packed, though nobody asked for it, in a way that can be undone."""
+    return response.headers.get("Content-Encoding", "").strip().lower() in ZLIB
+
+
+def _beginning_of(packed: bytes) -> bytes:
+    try:
+        found = unpacked(packed, BEGINNING_BYTES)
+    except zlib.error:
+        return packed
+    return packed if found is None else found[0]
+
+
+def _framed(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether a reply says where its body ends.
 
     Where neither length nor chunks say so, a closed connection is the only end there is, and a cut one looks the same
-    (RFC 9112, 8): then an answer is whole when it is JSON.
+    (RFC 9112, 8): then an answer is whole when it is JSON, and a stream of events tells by itself.
     """
     headers = response.headers
-    if not body or "Content-Length" in headers or "Transfer-Encoding" in headers or not 200 <= response.status < 300:
-        return True
-    return "json" not in headers.get("Content-Type", "").lower() or is_valid(body.strip())
+    told = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return told or "json" not in headers.get("Content-Type", "").lower()
 
 
-def _inflate(packed: bytes, most: int) -> tuple[bytes, bool]:
-    """Return at most `most` bytes of what gzip, zlib or bare deflate data holds, and whether it came to its end."""
-    if not packed:
-        return b"", True
+def _reads_whole(body: bytes) -> bool:
+    return not body or is_valid(body.strip())
+
+
+async def _on_thread(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - what it returns
+    """Call a function that waits for the disk; when cancelled, wait for it first: its file may be closed afterwards."""
+    working = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
-        return _members(packed, most, zlib.MAX_WBITS | 32)
-    except zlib.error:
-        return _members(packed, most, -zlib.MAX_WBITS)
-
-
-def _members(packed: bytes, most: int, wbits: int) -> tuple[bytes, bool]:
-    body, ended = bytearray(), False
-    while packed and len(body) < most:
-        inflate = zlib.decompressobj(wbits)
-        body += inflate.decompress(packed, most - len(body))
-        ended, packed = inflate.eof, inflate.unused_data
-        if not ended or not packed.startswith(_GZIP):
-            break
-    return bytes(body), ended
-
-
-def _sync(path: Path) -> None:
-    """Flush a file and its name to the disk."""
-    for place in (path, path.parent):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise

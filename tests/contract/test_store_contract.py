@@ -451,12 +451,56 @@ def test_a_page_of_the_outbox_ends_when_its_bodies_are_large(store):
     while page := store.outbox(after_seq, 100):
         after_seq = page[-1].seq
         pages.append(len(page))
-    assert pages == [3, 3, 1]
+    assert pages == [2, 2, 2, 1]
 
 
 def test_a_body_larger_than_a_page_is_handed_out_alone(store):
-    store.apply([submit(0), redeem(0, b"x" * (9 << 20)), succeed(0), submit(1), redeem(1), succeed(1)])
+    large = [b"small", b"x" * (9 << 20), b"small"]
+    store.apply([change for row in range(3) for change in (submit(row), redeem(row, large[row]), succeed(row))])
     assert [found.row for found in store.outbox(0, 10)] == [0]
+    assert [found.row for found in store.outbox(1, 10)] == [1]
+
+
+class OnDisk:
+    """A large answer in pieces: a LargeBody."""
+
+    framed = True
+
+    def __init__(self, *pieces):
+        self._pieces = pieces
+        self.size_bytes = sum(map(len, pieces))
+
+    def blocks(self):
+        return iter(self._pieces)
+
+    def read(self):
+        return b"".join(self._pieces)
+
+
+LARGE = b"".join(bytes([number]) * 700_000 for number in range(5))
+
+
+@pytest.mark.parametrize("raw", [OnDisk(LARGE[:1_000_000], LARGE[1_000_000:]), LARGE, OnDisk(b"s", b"mall"), OnDisk()])
+def test_a_large_answer_is_stored_piece_by_piece_and_read_whole(store, raw):
+    whole = raw if isinstance(raw, bytes) else raw.read()
+    store.apply([submit(0), redeem(0, raw)])
+    store.close()
+    store.open()
+    assert store.record(0).raw == whole
+    store.apply([succeed(0)])
+    assert store.outbox(0, 1)[0].body == store.outcome(0).body == whole
+
+
+def test_a_large_answer_that_is_unusable_is_among_the_failures(store):
+    store.apply([submit(0), redeem(0, OnDisk(LARGE)), fail(0), submit(1), redeem(1, b"small"), fail(1)])
+    assert [found.body for found in store.failures()] == [LARGE, b"small"]
+
+
+def test_a_large_answer_takes_the_place_of_another_one(store):
+    store.apply([submit(0), redeem(0, OnDisk(LARGE)), fail(0), Retry(row=0, at=1.0), submit(0, 2), redeem(0, b"new")])
+    assert store.record(0).raw == b"new"
+    store.apply([fail(0), Retry(row=0, at=1.0), submit(0, 3), redeem(0, OnDisk(LARGE[::-1]))])
+    assert store.record(0).raw == LARGE[::-1]
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00", bytes(range(256)), "é\u2028".encode()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import resource
 import socket
 import threading
@@ -11,8 +12,10 @@ import zlib
 
 import pytest
 
+from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import NoReply, NotSent, Reply
-from bulkgrok.transport import AiohttpTransport
+from bulkgrok.transport import AiohttpTransport, spilling
+from bulkgrok.transport.spilling import Spills
 
 LARGE = b'{"x":"' + b"x" * (16 << 20) + b'"}'
 
@@ -31,12 +34,12 @@ def post(play, handler, body=b'{"a":1}', *, timeout_s=20.0, idle_s=10.0, **optio
     return asyncio.run(scenario())
 
 
-def get(play, handler, **options):
+def get(play, handler, *, keep="", **options):
     """Play one GET; return what became of it and the server."""
 
     async def scenario():
         async with play.serving(handler) as wire, transport(wire, **options) as client:
-            return await client.get("/thing"), wire
+            return await client.get("/thing", keep=keep), wire
 
     return asyncio.run(scenario())
 
@@ -427,53 +430,169 @@ def flood(play, block, head=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
     return handler
 
 
-def test_an_endless_body_is_cut_at_the_cap(play):
-    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
-    exchange, _ = get(play, flood(play, block), max_body_bytes=300_000)
+ENDLESS = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+
+
+def test_an_endless_body_that_nobody_keeps_is_cut_at_its_beginning(play):
+    exchange, _ = get(play, flood(play, ENDLESS), memory_bytes=300_000)
     assert exchange.oversized
     assert not exchange.complete
-    assert exchange.body == b"y" * 300_000
+    assert exchange.body == b"y" * 65_536
 
 
-def test_an_endless_refusal_keeps_its_beginning_only(play):
-    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+def test_an_endless_refusal_keeps_its_beginning_only(play, tmp_path):
     head = b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n"
-    exchange, _ = get(play, flood(play, block, head))
+    exchange, _ = get(play, flood(play, ENDLESS, head), keep="r", spill_dir=tmp_path)
     assert exchange.status == 500
-    assert len(exchange.body) == 1 << 20
-
-
-def test_an_oversized_answer_is_kept_in_a_file(play, tmp_path):
-    body = bytes(range(256)) * 40_000
-    exchange, _ = get(play, play.always(play.reply(body)), max_body_bytes=100_000, spill_dir=tmp_path)
-    assert exchange.oversized
-    assert exchange.body == body[:100_000]
-    (spilled,) = tmp_path.iterdir()
-    assert str(spilled) == exchange.spill
-    assert spilled.read_bytes() == body
-    assert spilled.stat().st_mode & 0o777 == 0o600
-
-
-def test_an_oversized_refusal_is_kept_in_no_file(play, tmp_path):
-    exchange, _ = get(play, play.always(play.reply(b"z" * 200_000, 404)), max_body_bytes=100_000, spill_dir=tmp_path)
-    assert exchange.oversized
+    assert exchange.body == b"y" * 65_536
     assert not list(tmp_path.iterdir())
 
 
-def test_without_room_for_the_file_the_beginning_is_kept(play, tmp_path):
-    exchange, _ = get(
-        play, play.always(play.reply(b"z" * 200_000)), max_body_bytes=100_000, spill_dir=tmp_path / "missing"
-    )
-    assert exchange.oversized
-    assert exchange.spill is None
-    assert exchange.body == b"z" * 100_000
-
-
-def test_a_body_of_exactly_the_cap_is_whole(play):
-    exchange, _ = get(play, play.always(play.reply(b"z" * 100_000)), max_body_bytes=100_000)
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_large_body_is_in_a_file_of_ours_alone(play, tmp_path, chunked):
+    body = bytes(range(256)) * 40_000
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body)
+    whole = head + body + b"\r\n0\r\n\r\n" if chunked else play.reply(body)
+    exchange, _ = get(play, play.always(whole), keep="row-7", spill_dir=tmp_path / "replies")
     assert exchange.complete
     assert not exchange.oversized
+    assert exchange.body == body[:65_536]
+    large = exchange.large
+    assert (large.size_bytes, large.framed) == (len(body), True)
+    assert large.read() == b"".join(large.blocks()) == body
+    (path,) = (tmp_path / "replies").iterdir()
+    assert path.name == "row-7-1.part"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    kept = large.keep()
+    large.discard()
+    assert kept == str(path.with_name("row-7-1.reply"))
+    assert path.with_name("row-7-1.reply").read_bytes() == body
+
+
+def test_a_large_body_that_nobody_needs_any_more_leaves_nothing(play, tmp_path):
+    exchange, _ = get(play, play.always(play.reply(b"x" * (2 << 20))), keep="row-7", spill_dir=tmp_path)
+    exchange.large.discard()
+    exchange.large.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_file_is_ever_written_over(play, tmp_path):
+    for number in range(3):
+        body = bytes([number]) * (2 << 20)
+        exchange, _ = get(play, play.always(play.reply(body)), keep="row-7", spill_dir=tmp_path)
+        if number != 1:
+            exchange.large.keep()
+    found = {path.name: path.read_bytes()[0] for path in tmp_path.iterdir()}
+    assert found == {"row-7-1.reply": 0, "row-7-2.part": 1, "row-7-3.reply": 2}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "\x00", "x" * 65, "\u00e9", "a\n"])
+def test_a_name_for_a_file_is_ours_or_none(tmp_path, name):
+    with pytest.raises(ValueError, match="no name"):
+        Spills(tmp_path).begin(name)
+
+
+def test_an_endless_body_is_kept_up_to_its_limit(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(spilling, "_MOST_BYTES", 5_000_000)
+    exchange, _ = get(play, flood(play, ENDLESS), keep="row-7", spill_dir=tmp_path)
+    assert exchange.oversized
+    assert not exchange.complete
+    assert 5_000_000 <= exchange.large.size_bytes < 6_000_000
+
+
+def test_what_is_too_large_to_be_an_answer_takes_only_so_much_of_the_disk(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(spilling, "_MOST_TOGETHER_BYTES", 8_000_000)
+    monkeypatch.setattr(spilling, "ANSWER_BYTES", 2_000_000)
+
+    async def scenario():
+        async with play.serving(flood(play, ENDLESS)) as wire, transport(wire, spill_dir=tmp_path) as client:
+            client._reading._spills.answer_bytes = 2_000_000
+            return await asyncio.gather(*(client.get("/x", keep=f"row-{number}") for number in range(5)))
+
+    replies = asyncio.run(scenario())
+    assert all(reply.oversized for reply in replies)
+    assert sum(reply.large.size_bytes for reply in replies) < 5 * 2_000_000 + 8_000_000
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_large_body_cut_short_is_incomplete(play, tmp_path, end):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(play.reply(b"x" * (3 << 20), length=4 << 20))
+        await writer.drain()
+        if end == "reset":
+            play.reset(writer)
+
+    exchange, _ = get(play, handler, keep="row-7", spill_dir=tmp_path)
+    assert not exchange.complete
+    assert not exchange.oversized
+    assert exchange.large is None or exchange.large.size_bytes <= 3 << 20
+
+
+def test_a_large_body_whose_end_is_not_told_says_so(play, tmp_path):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b"1" * (2 << 20))
+
+    exchange, _ = get(play, handler, keep="row-7", spill_dir=tmp_path)
+    assert exchange.large.size_bytes == 2 << 20
+    assert not exchange.large.framed
+
+
+def test_a_disk_without_room_for_an_answer_stops_the_run(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(spilling, "_LEAST_RESERVE_BYTES", 1 << 62)
+    with pytest.raises(StorageFailed, match="no room"):
+        get(play, play.always(play.reply(b"x" * (2 << 20))), keep="row-7", spill_dir=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_stops_the_run(play, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageFailed):
+        get(play, play.always(play.reply(b"x" * (2 << 20))), keep="row-7", spill_dir=tmp_path / "file" / "replies")
+
+
+def test_a_body_of_exactly_its_share_is_in_memory(play):
+    exchange, _ = get(play, play.always(play.reply(b"z" * 100_000)), memory_bytes=100_000, keep="r")
+    assert exchange.complete
+    assert exchange.large is None
     assert len(exchange.body) == 100_000
+
+
+def test_a_slow_server_holds_up_no_other_large_body(play, tmp_path):
+    """However large what came of the slow one is, and however long it takes."""
+
+    async def scenario():
+        async def handler(wire, reader, writer):
+            head, _ = await wire.request(reader)
+            writer.write(play.reply(b"x" * (8 << 20), length=9 << 20 if b"/slow" in head else None))
+            await reader.read()
+
+        async with play.serving(handler) as wire, transport(wire, spill_dir=tmp_path) as client:
+            slow = asyncio.create_task(client.get("/slow", keep="slow"))
+            while not list(tmp_path.iterdir()):  # noqa: ASYNC110 - what is on the disk tells nobody
+                await asyncio.sleep(0)
+            quick = await client.get("/quick", keep="quick")
+            assert not slow.done()
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+            return quick
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)).complete
+
+
+def test_many_small_chunks_are_one_body(play):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(5_000):
+            writer.write(b"2\r\nab\r\n")
+            await asyncio.sleep(0)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    exchange, _ = get(play, handler)
+    assert exchange.body == b"ab" * 5_000
 
 
 @pytest.mark.parametrize("block", [b"A: b\r\n" * 1000, b"X" * 65536], ids=["many", "long"])
@@ -545,16 +664,19 @@ def test_replies_to_nobody_without_end_are_not_kept(play, memory, together):
     assert grown.megabytes < 32
 
 
-def test_twenty_huge_bodies_at_once_take_the_memory_of_one(play):
-    block = b"10000\r\n" + b"y" * 65536 + b"\r\n"
+def test_twenty_huge_bodies_at_once_take_little_memory(play, memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(spilling, "_MOST_BYTES", 8 << 20)
 
     async def scenario():
-        async with play.serving(flood(play, block)) as wire, transport(wire, max_body_bytes=16 << 20) as client:
-            return await asyncio.gather(*(client.get("/x") for _ in range(20)))
+        async with (
+            play.serving(flood(play, ENDLESS)) as wire,
+            transport(wire, concurrency=20, spill_dir=tmp_path) as client,
+        ):
+            return await asyncio.gather(*(client.get("/x", keep=f"row-{number}") for number in range(20)))
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert all(exchange.oversized for exchange in asyncio.run(scenario()))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 << 10
+    with memory() as grown:
+        assert all(exchange.oversized for exchange in asyncio.run(scenario()))
+    assert grown.megabytes < 80
 
 
 # --- Packed replies ------------------------------------------------------------------------------------------------
@@ -578,20 +700,86 @@ def test_a_packed_reply_is_unpacked_all_the_same(play, encoding, pack):
     assert exchange.complete
 
 
-def test_a_gzip_bomb_is_cut_at_the_cap(play, tmp_path):
-    bomb = gzip.compress(b"\0" * (100 << 20), compresslevel=1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    exchange, _ = get(
-        play,
-        play.always(play.reply(bomb, headers=["Content-Encoding: gzip"])),
-        max_body_bytes=2 << 20,
-        spill_dir=tmp_path,
-    )
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_large_packed_body_is_unpacked_into_its_file(play, tmp_path, pack):
+    body = random.Random(1).randbytes(1 << 20) * 3
+    packed = play.reply(pack(body), headers=["Content-Encoding: gzip"])
+    exchange, _ = get(play, play.always(packed), keep="row-7", spill_dir=tmp_path)
+    assert exchange.complete
+    assert exchange.large.read() == body
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("size", [100 << 20, 1 << 30])
+def test_a_gzip_bomb_stays_packed(play, memory, tmp_path, size):
+    bomb = zlib.compressobj(6, wbits=31)
+    packed = b"".join(bomb.compress(b"\0" * (1 << 20)) for _ in range(size >> 20)) + bomb.flush()
+    with memory() as grown:
+        exchange, _ = get(
+            play,
+            play.always(play.reply(packed, headers=["Content-Encoding: gzip"])),
+            keep="row-7",
+            spill_dir=tmp_path,
+        )
     assert exchange.oversized
-    assert len(exchange.body) == 1 << 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
-    (spilled,) = tmp_path.iterdir()
-    assert spilled.read_bytes() == bomb
+    assert not exchange.complete
+    assert grown.megabytes < 32
+    (path,) = tmp_path.iterdir()
+    assert exchange.large.keep().endswith(".reply.packed")
+    assert path.with_name("row-7-1.reply.packed").read_bytes() == packed
+
+
+def test_a_bomb_that_nobody_keeps_is_thrown_away(play, memory):
+    packed = gzip.compress(b"\0" * (100 << 20), compresslevel=1)
+    with memory() as grown:
+        exchange, _ = get(play, play.always(play.reply(packed, headers=["Content-Encoding: gzip"])))
+    assert exchange.oversized
+    assert grown.megabytes < 32
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("br", b"\x0b\x02\x80abc"),
+        ("zstd", b"\x28\xb5\x2f\xfd"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"{}"))),
+        ("identity", b"{}"),
+        ("x" * 1000, b"{}"),
+    ],
+)
+def test_other_packings_stay_as_they_came(play, encoding, body):
+    exchange, _ = get(play, play.always(play.reply(body, headers=[f"Content-Encoding: {encoding}"])))
+    assert exchange.complete
+    assert exchange.body == body
+
+
+def test_one_layer_is_unpacked(play):
+    twice = gzip.compress(gzip.compress(b"{}"))
+    exchange, _ = get(play, play.always(play.reply(twice, headers=["Content-Encoding: gzip"])))
+    assert gzip.decompress(exchange.body) == b"{}"
+
+
+def test_a_large_body_that_is_not_packed_stays_as_it_came(play, tmp_path):
+    body = b"no gzip at all " * 200_000
+    packed = play.reply(body, headers=["Content-Encoding: gzip"])
+    exchange, _ = get(play, play.always(packed), keep="row-7", spill_dir=tmp_path)
+    assert exchange.complete
+    assert exchange.large.read() == body
+
+
+def test_half_a_large_gzip_is_incomplete(play, tmp_path):
+    half = gzip.compress(random.Random(1).randbytes(3 << 20))[:-9]
+    exchange, _ = get(
+        play, play.always(play.reply(half, headers=["Content-Encoding: gzip"])), keep="row-7", spill_dir=tmp_path
+    )
+    assert not exchange.complete
+    assert not exchange.oversized
+
+
+def test_an_unpacked_refusal_is_its_beginning(play):
+    body = gzip.compress(b'{"error":"no"}')
+    exchange, _ = get(play, play.always(play.reply(body, 403, headers=["Content-Encoding: gzip"])))
+    assert exchange.body == b'{"error":"no"}'
 
 
 def test_broken_gzip_stays_as_it_came(play):

@@ -1,7 +1,5 @@
 """What the transport reads from headers, and what it makes of broken ones."""
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,15 +68,3 @@ def test_a_reason_is_one_short_printable_line():
 def test_every_failure_has_words(error):
     assert reason(error)
     assert "secret" not in reason(error)
-
-
-def test_inflating_stops_at_its_limit():
-    import zlib  # noqa: PLC0415
-
-    body, ended = reading._inflate(zlib.compress(b"\0" * 10_000_000), 1000)
-    assert (len(body), ended) == (1000, False)
-
-
-def test_the_lock_for_large_bodies_needs_no_loop_to_be_made(tmp_path):
-    made = reading.Reading(max_body_bytes=1, spill_dir=tmp_path)
-    assert isinstance(made._large, asyncio.Lock)

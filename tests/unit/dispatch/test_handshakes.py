@@ -14,6 +14,7 @@ from bulkgrok.core.outcome import Sign
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
 from bulkgrok.dispatch.deferred import Redeemer
+from bulkgrok.dispatch.large import LargeReplies, Memory
 from bulkgrok.dispatch.post import Poster
 from bulkgrok.dispatch.settle import Settler
 from bulkgrok.testing import MemoryStore, ScriptedTransport, VirtualTimeLoop
@@ -53,6 +54,10 @@ def item(row=0, mode=Mode.DIRECT, *, stream=False, kind="chat"):
     )
 
 
+async def inline(function, /, *args):
+    return function(*args)
+
+
 class Bench:
     """The dispatch stage on a scripted API."""
 
@@ -71,8 +76,11 @@ class Bench:
             "events": lambda name, /, **fields: None,
             "progress": self.progress,
         }
+        self.memory = Memory()
         self.settler = Settler(
             **common,
+            memory=self.memory,
+            offload=inline,
             load=self.store.record,
             cost=lambda record, decoded: 0.25,
             encode_json=lambda value: json.dumps(value).encode(),
@@ -82,7 +90,13 @@ class Bench:
         self.rejections = Rejections(
             checkpoint=self.checkpoint, account=self.account, armed=False, progress=self.progress
         )
-        requests = {"transport": self.api, "health": self.health, "jitter": lambda: 0.5, "settler": self.settler}
+        requests = {
+            "transport": self.api,
+            "health": self.health,
+            "jitter": lambda: 0.5,
+            "settler": self.settler,
+            "large": LargeReplies(offload=inline, memory=self.memory, answer_bytes=4_000_000),
+        }
         self.poster = Poster(**common, **requests, rejections=self.rejections, timeout_s=60.0, deferred_ttl_s=86_400.0)
         self.redeemer = Redeemer(
             **common,

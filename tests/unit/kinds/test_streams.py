@@ -99,7 +99,7 @@ def test_all_line_ends_comments_and_a_byte_order_mark_are_understood(newline):
 
 
 def test_events_of_several_lines_and_without_a_last_line_break_are_read():
-    assert list(events(b"data:a\ndata: b\n\ndata\n\ndata: c")) == [b"a\nb", b"", b"c"]
+    assert list(events([b"data:a\ndata: b\n\ndata\n\ndata: c"])) == [b"a\nb", b"", b"c"]
 
 
 def test_a_stream_that_says_done_needs_no_last_line_break():

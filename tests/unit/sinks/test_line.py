@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import pytest
 
@@ -77,8 +78,38 @@ def test_only_simulated_rows_say_so():
 
 
 def test_lines_end_with_a_newline_each_and_none_is_nothing():
-    assert line.render_all([], simulated=False) == b""
-    assert line.render_all([SUCCESS, FAILURE], simulated=False).count(b"\n") == 2
+    assert b"".join(line.render_all([], simulated=False)) == b""
+    assert b"".join(line.render_all([SUCCESS, FAILURE], simulated=False)).count(b"\n") == 2
+
+
+LARGE = {
+    "plain": b'{"a":"' + b"x" * 2_000_000 + b'","usage":{"n":1.00}}',
+    "pretty": json.dumps({"a": list(range(300_000)), "usage": {"n": [1]}}, indent=1).encode(),
+    "marked": b'\xef\xbb\xbf {"a":"' + b'\\"body\\":null' * 100_000 + b'"}\n',
+    "no object": b"[" + b"0,\r\n" * 300_000 + b"0]",
+    "not JSON": '"é\U0001f600\n\x00'.encode() * 150_000 + b"\xff",
+    "usage beyond all sense": b'{"usage":{"n":"' + b"x" * 2_000_000 + b'"}}',
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE.keys())
+def test_a_large_line_comes_in_blocks_and_is_the_same_line(body):
+    settled = dataclasses.replace(SUCCESS, custom_id='"body":null', body=body)
+    blocks = list(line.render_all([SUCCESS, settled, FAILURE], simulated=False))
+    rendered = [line.render(one, simulated=False) for one in (SUCCESS, settled, FAILURE)]
+    assert b"".join(blocks) == b"\n".join([*rendered, b""])
+
+
+def test_a_large_line_is_in_memory_but_once():
+    settled = dataclasses.replace(SUCCESS, body=json.dumps(["x" * 100] * 150_000, indent=1).encode())
+    tracemalloc.start()
+    try:
+        for _ in line.render_all([settled], simulated=False):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 def test_a_line_is_known_however_it_is_laid_out_and_whatever_was_measured():
