@@ -146,7 +146,9 @@ class Link:
             self._api.abandon(flight)
         self._flights.clear()
 
-    async def post(self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None) -> Exchange:
+    async def post(
+        self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
+    ) -> Exchange:
         """POST to the world."""
         self._api.bodies[hashlib.sha256(body).hexdigest()] = body
         self.posts_in_flight += 1
@@ -156,7 +158,7 @@ class Link:
             if not self.gone:
                 self.posts_in_flight -= 1
 
-    async def get(self, path: str) -> Exchange:
+    async def get(self, path: str, *, keep: str = "") -> Exchange:
         """GET from the world."""
         self.asked_after_whole += path in self.whole
         self.gets_in_flight += 1

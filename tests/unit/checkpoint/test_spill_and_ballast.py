@@ -15,6 +15,7 @@ from bulkgrok.checkpoint.spill import Spill
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Accept, Redeem, Submit, Succeed, Unsent
 from bulkgrok.core.model import Item, Mode, RequestId
+from bulkgrok.transport.spilling import Spills
 
 
 def submit(row):
@@ -65,6 +66,51 @@ def test_spilled_rows_are_entered_once_where_they_still_wait(spill, store):
     assert (store.record(0).raw, store.record(1).request_id) == (b"\x00\xff", "r")
     assert store.record(3).raw == b"stored after all"
     assert spill.recover(store) == 0
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A large answer on the disk."""
+    body = Spills(tmp_path / "run" / "replies").begin("row-1")
+    body.write(b"large" * 300_000)
+    return body
+
+
+def test_a_large_answer_stays_in_its_own_file_and_is_entered_from_there(spill, store, large):
+    store.apply([submit(row) for row in range(2)])
+    assert spill.save([redeem(0), redeem(1, large)]) == (spill.places[0], 2)
+    assert spill.places[0].stat().st_size < 1_000
+    assert spill.recover(store) == 2
+    assert store.record(1).raw == b"large" * 300_000
+    assert not list(large.path.parent.iterdir())
+
+
+@pytest.mark.parametrize("harm", ["changed", "shorter", "gone", "replaced by a link"])
+def test_a_large_answer_whose_file_is_damaged_is_told_and_not_entered(spill, store, large, harm, tmp_path):
+    store.apply([submit(1)])
+    spill.save([redeem(1, large)])
+    content = large.path.read_bytes()
+    match harm:
+        case "changed":
+            large.path.write_bytes(content[:-1] + b"X")
+        case "shorter":
+            large.path.write_bytes(content[:-1])
+        case "gone":
+            large.path.unlink()
+        case _:
+            (tmp_path / "other").write_bytes(content)
+            large.path.unlink()
+            large.path.symlink_to(tmp_path / "other")
+    with pytest.raises(StorageFailed, match="line 1 is damaged"):
+        spill.recover(store)
+    assert spill.places[0].exists()
+
+
+def test_a_large_answer_whose_file_cannot_be_made_durable_finds_no_place(spill, large):
+    large.path.parent.chmod(0o500)
+    large.path.unlink() if os.geteuid() == 0 else None
+    assert spill.save([redeem(1, large)]) == (None, 1)
+    large.path.parent.chmod(0o700)
 
 
 def test_the_folder_for_temporary_files_is_the_second_place(spill, store):
