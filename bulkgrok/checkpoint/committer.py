@@ -91,6 +91,10 @@ class Committer:
         """Let the run be over if the disk has too little room. For `call`; costs one call of the system."""
         self._rescue.look()
 
+    def write_back(self) -> None:
+        """Put the checkpoint back in its place if its file was removed. For `call`, at the end of a run."""
+        self._rescue.write_back()
+
     async def start(self) -> None:
         """Open the store, and enter what an earlier run had to spill.
 

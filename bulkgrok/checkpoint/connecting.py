@@ -86,8 +86,8 @@ def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
                 _check(connection, path)
             if not known:
                 _make_tables(connection)
-                _sync_folder(path.parent)
-                _sync_folder(path.parent.parent)
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)
     except BaseException:
         with suppress(apsw.Error):
             connection.close(True)
@@ -280,7 +280,12 @@ def _make_tables(connection: apsw.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises:
+        StorageFailed: The disk refused.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:  # not ours, so nothing of ours was made in it

@@ -76,6 +76,15 @@ class Mark:
             digits = b"%0*d" % (_DIGITS, number)
             os.pwrite(self._fd, b"%s %08x\n" % (digits, zlib.crc32(digits)), 0)
 
+    def went_along(self) -> bool:
+        """Tell whether the file was moved away, and with it, most likely, the checkpoint; False if it was removed."""
+        try:
+            held = os.fstat(self._fd)
+            here = self.path.lstat() if self.path.exists() else None
+        except OSError:
+            return False
+        return held.st_nlink > 0 and (here is None or here.st_ino != held.st_ino)
+
     def close(self) -> None:
         """Let go of the file."""
         fd, self._fd = self._fd, -1

@@ -82,6 +82,10 @@ class MemoryStore:
     def wind_up(self) -> None:
         """Do nothing: it takes no room on a disk."""
 
+    def write_back(self) -> bool:
+        """Tell that nothing was written: there is no file that could be removed."""
+        return False
+
     def close(self) -> None:
         """Keep everything for the next `open`."""
         self._open = False

@@ -5,12 +5,14 @@ request would leave while nobody could say what became of it. Receipts and answe
 them, then with the room that was kept (ballast), then to a spill file; the next run enters them from there.
 
 A run is over as well while there is still room for the answers of all requests in flight, but not for more: what is
-sent must find a place.
+sent must find a place. And it is over when somebody removed the checkpoint's file: then that is written again at the
+end, as long as its bytes can still be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bulkgrok.checkpoint.ballast import Ballast, Room
@@ -35,9 +37,11 @@ class Rescue:
         self.unsaved: list[Change] = []
         """What found no place."""
         self._store = store
-        path: Path | None = getattr(store, "path", None)
-        self._ballast = None if path is None else Ballast(path, ballast_bytes)
-        self._spill = None if path is None else Spill(path)
+        self._path: Path | None = getattr(store, "path", None)
+        self._file: tuple[int, int] | None = None
+        self._gone = False
+        self._ballast = None if self._path is None else Ballast(self._path, ballast_bytes)
+        self._spill = None if self._path is None else Spill(self._path)
         self._cause: StorageFailed | None = None
         self._spilled_to: list[Path] = []
         self._placeless = 0
@@ -48,6 +52,7 @@ class Rescue:
         Raises:
             StorageFailed: The checkpoint cannot take it now either.
         """
+        self._file = _file_at(self._path)
         if self._spill is not None:
             self._spill.recover(self._store)
         if self._ballast is not None:
@@ -60,11 +65,18 @@ class Rescue:
 
     def look(self) -> None:
         """End the run if the disk has too little room. Costs one call of the system while it has enough."""
-        if self.failed is not None or self._ballast is None or self._has_room(self._ballast):
+        if self.failed is not None or self._ballast is None:
             return
+        if self._file is not None and _file_at(self._path) != self._file:
+            self._gone = True
+            self.failed = self._cause = self._word_gone("")
+        elif not self._has_room(self._ballast):
+            self._make_room(self._ballast)
+
+    def _make_room(self, ballast: Ballast) -> None:
         self._store.wind_up()
-        if not self._has_room(self._ballast):
-            self.failed = self._cause = self.room.shortage(self._ballast.place, self._ballast.free_bytes() or 0)
+        if not self._has_room(ballast):
+            self.failed = self._cause = self.room.shortage(ballast.place, ballast.free_bytes() or 0)
 
     def _has_room(self, ballast: Ballast) -> bool:
         """Tell whether what is in flight finds room, and would find it in the ballast if the rest were taken now."""
@@ -73,6 +85,18 @@ class Rescue:
             ballast.take_on(needed + needed // 4)
         free = ballast.free_bytes() if needed else None
         return free is None or (free >= needed and (ballast.held_bytes >= needed or not ballast.possible))
+
+    def write_back(self) -> None:
+        """Put the checkpoint back in its place if its file was removed. At the end: what is in flight belongs in it."""
+        if self._gone and self._store.write_back():
+            self.failed = self._word_gone(" It is written again, with everything that was in it.")
+
+    def _word_gone(self, more: str) -> StorageFailed:
+        return StorageFailed(
+            f"The checkpoint {self._path} was removed, moved or replaced while the run went on. Nothing more was sent."
+            + more,
+            hint="Type the same command again" + ("." if more else ", once you have put its files back."),
+        )
 
     def disk_failed(self, error: StorageFailed) -> None:
         """Note that the store refused changes."""
@@ -126,3 +150,12 @@ class Rescue:
             message += f" {self._placeless} receipts or answers found no place anywhere and are lost."
         self.failed = StorageFailed(message, hint=self._cause.hint)
         return self.failed
+
+
+def _file_at(path: Path | None) -> tuple[int, int] | None:
+    """Return which file lies at a path; None where none does."""
+    if path is not None:
+        with suppress(OSError):
+            found = path.stat()
+            return found.st_dev, found.st_ino
+    return None

@@ -8,6 +8,7 @@ leaves as StorageFailed. One writer; readers may look on at any time.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import apsw
 
-from bulkgrok.checkpoint.connecting import connect, connect_read_only, keep_log, marks
+from bulkgrok.checkpoint.connecting import connect, connect_read_only, keep_log, marks, sync_folder
 from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
@@ -222,6 +223,32 @@ class SqliteStore(Reading):
         except apsw.Error as error:
             if breaks_for_good(error):
                 self._broken = storage_failed(self.path, error)
+
+    def write_back(self) -> bool:
+        """Write the file again where somebody removed it; tell whether that was done.
+
+        Not where it was moved away or another file was put in its place: there must not be two checkpoints of one run.
+        """
+        if self._writing is None or self.path.exists() or self._mark.went_along():
+            return False
+        draft = self.path.with_name(self.path.name + ".tmp")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.unlink(missing_ok=True)
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self._connection.execute("VACUUM INTO ?", (str(draft),))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            draft.rename(self.path)
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
+        except (apsw.Error, OSError, StorageFailed):
+            return False
+        self._mark.close()
+        self._mark.write(self._writing.tally.groups)
+        return True
 
 
 def _size(path: Path) -> int:

@@ -88,6 +88,10 @@ def execute(config: RunConfig) -> int:
         say(f"note: {printable(warning)}")
     if config.preview is not None:
         return _preview(config)
+    from bulkgrok.engine import openfiles  # noqa: PLC0415 - help must not wait for it
+
+    openfiles.raise_limit(config)
+    openfiles.verify(config)
     log = EventLog(
         config.log_file or places(config).run_dir / "log.jsonl",
         level=config.log_level,

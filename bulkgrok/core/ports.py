@@ -322,6 +322,10 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
         """Take less room on the disk, if that can be done. Changes nothing of what is stored; never raises."""
         ...
 
+    def write_back(self) -> bool:
+        """Write the store again where somebody removed its file; tell whether that was done. Never raises."""
+        ...
+
     def close(self) -> None:
         """Release files and locks."""
         ...

@@ -14,6 +14,7 @@ reporting    what the run came to
 status       status.json for those who look on
 leftovers    large replies of a run that was killed, set aside
 lock         one runner a run
+openfiles    how many files the process may have open
 folders      what holds a run's files is private
 preview      what would be sent
 library      run, arun, stream

@@ -1,6 +1,8 @@
-"""One runner a run: an flock on `run.lock`, held for life and given back by the kernel however the process ends.
+"""One runner a run: locks held for life and given back by the kernel however the process ends (flock).
 
-Law: the file is never unlinked, so that two runners can never lock two different files of one name.
+Law: whoever shares a run directory or a checkpoint with a runner is refused before it reads or changes anything. Three
+things are locked: `run.lock`, which tells who holds it and is never unlinked; the run directory itself, because others
+do unlink files; and a checkpoint that lies elsewhere, because two runs may name the same one.
 """
 
 from __future__ import annotations
@@ -15,67 +17,75 @@ from typing import Final
 from bulkgrok.core.errors import RunLocked, StorageFailed
 
 LOCK_NAME: Final = "run.lock"
+_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class RunLock:
-    """Takes the lock of a run directory, or says who has it.
+    """Takes the locks of a run, or says who has them.
+
+    Args:
+        run_dir: The run directory.
+        checkpoint: The checkpoint's file; its folder must be there.
 
     Raises:
-        RunLocked: Another runner holds it.
-        StorageFailed: The directory cannot be written.
+        RunLocked: Another runner holds one.
+        StorageFailed: A place cannot be written or locked.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        path = run_dir / LOCK_NAME
+    def __init__(self, run_dir: Path, checkpoint: Path) -> None:
+        self._held: list[int] = []
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            msg = f"The run directory {run_dir} cannot be written ({LOCK_NAME}: {error.strerror}). Nothing was sent."
-            raise StorageFailed(msg, hint="Mend it, or choose another place: --run-dir PATH") from error
-        found = os.fstat(self._fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            os.close(self._fd)
-            msg = f"{path} is no file of a run, or has a second name. Nothing was sent."
-            raise StorageFailed(msg, hint="Remove it, or choose another place: --run-dir PATH")
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            who = f"Another runner (process {holder})" if holder.isdigit() else "Another runner"
-            msg = f"{who} is at work on {run_dir}. Nothing was sent."
-            raise RunLocked(msg, hint=f"Watch it with: bulkgrok status {run_dir} --watch") from None
-        except OSError as error:
-            os.close(self._fd)
-            msg = f"The run directory {run_dir} cannot be locked: {error.strerror}. Nothing was sent."
-            raise StorageFailed(msg, hint="Name a place on a local disk: --run-dir PATH") from error
-        self._sign()
+            self._sign(self._take(run_dir / LOCK_NAME, _FILE, of=run_dir))
+            self._take(run_dir, _FOLDER, of=run_dir)
+            if checkpoint.parent != run_dir:
+                self._take(checkpoint.with_name(checkpoint.name + "-lock"), _FILE, of=checkpoint)
+        except BaseException:
+            self.release()
+            raise
 
-    def _sign(self) -> None:
+    def _take(self, path: Path, flags: int, *, of: Path) -> int:
+        """Lock one place."""
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            msg = f"{of} cannot be written ({path.name}: {error.strerror}). Nothing was sent."
+            raise StorageFailed(msg, hint=_ELSEWHERE) from error
+        self._held.append(fd)
+        found = os.fstat(fd)
+        if not stat.S_ISDIR(found.st_mode) and (not stat.S_ISREG(found.st_mode) or found.st_nlink != 1):
+            msg = f"{path} is no file of a run, or has a second name. Nothing was sent."
+            raise StorageFailed(msg, hint=f"Remove it. {_ELSEWHERE}")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _locked(fd, of) from None
+        except OSError as error:
+            msg = f"{of} cannot be locked: {error.strerror}. Nothing was sent."
+            raise StorageFailed(msg, hint=_ELSEWHERE) from error
+        return fd
+
+    def _sign(self, fd: int) -> None:
         """Write down who holds the lock. A full disk that refuses it refuses a courtesy."""
         name = f"{os.getpid()}\n".encode()
         with contextlib.suppress(OSError):
-            os.pwrite(self._fd, name, 0)
-            os.ftruncate(self._fd, len(name))
+            os.pwrite(fd, name, 0)
+            os.ftruncate(fd, len(name))
 
     def release(self) -> None:
-        """Give the lock back."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        """Give the locks back."""
+        while self._held:
+            with contextlib.suppress(OSError):
+                os.close(self._held.pop())
 
 
-def runner_of(run_dir: Path) -> int | None:
-    """Return the process id of the runner that holds a run's lock, 0 if it is not known, None if nobody does."""
-    try:
-        fd = os.open(run_dir / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+_ELSEWHERE: Final = "Choose another place on a local disk: --run-dir PATH, --checkpoint PATH"
+
+
+def _locked(fd: int, of: Path) -> RunLocked:
+    holder = ""
+    with contextlib.suppress(OSError):  # a folder, which holds no name
         holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        return int(holder) if holder.isdigit() else 0
-    else:
-        return None
-    finally:
-        os.close(fd)
+    who = f"Another runner (process {holder})" if holder.isdigit() else "Another runner"
+    msg = f"{who} is at work on {of}. Nothing was sent."
+    return RunLocked(msg, hint=f"Watch it with: bulkgrok status {of} --watch")

@@ -22,6 +22,7 @@ from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch
 from bulkgrok.core.model import BadRow, Fingerprint
 from bulkgrok.core.ports import Encoder, Sink, Store
+from bulkgrok.engine import openfiles
 from bulkgrok.engine.binding import Wanted, bind, is_replaced
 from bulkgrok.engine.folders import make_private
 from bulkgrok.engine.leftovers import REPLIES, set_aside
@@ -109,6 +110,7 @@ class Opening:
             RunLocked, RunMismatch: Exit 6.
             StorageFailed: Exit 8.
         """
+        openfiles.verify(self._config)
         found = self._places
         new = not found.checkpoint.exists()
         if self._rows is None and self._config.input != "-":
@@ -116,7 +118,7 @@ class Opening:
         if new:
             self._check_outputs(None)
         await self._offload(self._make_run_dir)
-        lock = RunLock(found.run_dir)
+        lock = RunLock(found.run_dir, found.checkpoint)
         self._stack.callback(lock.release)
         source, fingerprint = await self._find_input()
         wanted = Wanted(

@@ -339,9 +339,9 @@ class Engine:
         )
 
     async def _conclude(self, opened: OpenRun, projector: Projector) -> None:
-        """Write what the run has reached: the output, then the errors file."""
+        """Write what the run has reached: the output, then the errors file; of a failing disk what it takes."""
         self.progress.state = "finishing"
-        if opened.committer.failed is not None or self._refused:
+        if self._refused:
             return
         try:
             complete = self._error is None and await self._reporting(opened).complete()
@@ -351,6 +351,7 @@ class Engine:
                 await opened.committer.call(self._replace_errors, opened)
         except BulkgrokError as error:
             self._stop(error)
+        await opened.committer.call(opened.committer.write_back)
 
     def _replace_errors(self, opened: OpenRun) -> None:
         opened.errors.replace(opened.store.failures(), lambda position: opened.store.advance(_ERRORS, position))

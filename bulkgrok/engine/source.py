@@ -77,11 +77,15 @@ class FileSource:
         self._verify()
 
     def _verify(self) -> None:
-        now = readers.stamp(self.path)
-        if now == self._seen:
-            return
-        if readers.fingerprint(self.path) != self._fingerprint:
-            msg = f"{self.name} was changed while the run was reading it. What was sent is in the checkpoint."
+        what = ""
+        try:
+            now = readers.stamp(self.path)
+            if now != self._seen and readers.fingerprint(self.path) != self._fingerprint:
+                what = "changed"
+        except InputError:
+            what = "removed or put out of reach"
+        if what:
+            msg = f"{self.name} was {what} while the run was reading it. What was sent is in the checkpoint."
             raise RunMismatch(
                 msg, hint="Put the old input back and type the command again, or start afresh with -o OTHER.jsonl"
             )

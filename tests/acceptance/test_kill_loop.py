@@ -59,7 +59,7 @@ class Torment:
         """Live one life; return whether it ended of its own accord with all the work done."""
         if death == "after_a_race":
             self.counts["races"] += 1
-            assert self.lives.race() == 6, self.lives.last_words()
+            assert self.lives.race() in {0, 3, 6}, self.lives.last_words()  # 0, 3: it did the little that was left
         else:
             self.lives.begin()
         if death == "while_opening":

@@ -45,16 +45,17 @@ class Lives:
         self._began_at = 0.0
         self._cuts = 0
 
-    def begin(self):
-        """Begin a life."""
+    def begin(self, *prefix):
+        """Begin a life; `prefix` is a command that runs ours."""
         assert self.process is None
         self._began_at, self._cuts = time.time(), 0
-        self.process = self._start(self._environ)
+        self.process = self._start(*prefix)
 
-    def _start(self, environ):
+    def _start(self, *prefix):
+        command = [*map(str, prefix), *self._command]
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                self._command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+                command, env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
             )
 
     @property
@@ -123,7 +124,7 @@ class Lives:
     def race(self):
         """Begin two runners at once; the one that gets the run lives on. Return the exit code of the other."""
         self.begin()
-        other = self._start(self._environ)
+        other = self._start()
         until = time.monotonic() + 30
         while self.process.poll() is None and other.poll() is None and time.monotonic() < until:
             time.sleep(_LOOK_S)
