@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import rich_click as click
 
 from bulkgrok.cli.messages import again, error_stream, say, say_crash, say_error, unwrap, write_out
+from bulkgrok.cli.shielding import shield
 from bulkgrok.config import FLAGS, Flag, RunConfig, color_wanted, load, places
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.telemetry.wording import duration, noun, printable
@@ -60,6 +61,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 def _callback(**flags: object) -> int:
+    shield()
     config_file = flags.pop("config", None)
     return execute(load(flags, config_file=str(config_file) if config_file else None))
 
@@ -83,7 +85,7 @@ def execute(config: RunConfig) -> int:
     from bulkgrok.telemetry.progress import make_display  # noqa: PLC0415 - as above
     from bulkgrok.telemetry.redaction import Redaction  # noqa: PLC0415 - as above
 
-    redact = Redaction([config.api_key.reveal()] if config.api_key and not config.simulate else [])
+    redact = Redaction([config.api_key] if not config.simulate else [])
     for warning in config.warnings:
         say(f"note: {printable(warning)}")
     if config.preview is not None:

@@ -62,7 +62,7 @@ class Client:
         self._timeout_s = timeout
         self._transport = AiohttpTransport(
             base_url=address,
-            api_key=key.reveal(),
+            api_key=key,
             concurrency=_CONNECTIONS,
             ca_file=None if ca_file is None else Path(ca_file),
             proxy=proxy,

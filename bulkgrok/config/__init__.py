@@ -3,7 +3,7 @@
 Law: the only reader of `os.environ`. Flags, environment, TOML and defaults are merged here, in that order of
 precedence; the engine takes the value apart and hands plain arguments down.
 
-    values      RunConfig, Places, Secret
+    values      RunConfig, Places
     parsing     one value as typed -> one value as used, or a ValueError that says what is wrong with it
     flags       the one table of flags: the command line, the environment, TOML and keywords are all read from it
     loading     the merge
@@ -14,7 +14,8 @@ from bulkgrok.config.flags import FLAGS, Flag
 from bulkgrok.config.loading import color_wanted, endpoint, from_keywords, load
 from bulkgrok.config.locating import find_run_dirs, places
 from bulkgrok.config.parsing import parse_duration
-from bulkgrok.config.values import DEFAULT_BASE_URL, Places, RunConfig, Secret
+from bulkgrok.config.values import DEFAULT_BASE_URL, Places, RunConfig
+from bulkgrok.core.secret import Secret
 
 __all__ = [
     "DEFAULT_BASE_URL",

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from bulkgrok.config import parsing
 from bulkgrok.config.flags import FLAGS, Flag
-from bulkgrok.config.values import DEFAULT_BASE_URL, RunConfig, Secret
+from bulkgrok.config.values import DEFAULT_BASE_URL, RunConfig
 from bulkgrok.core.errors import UsageError
+from bulkgrok.core.secret import Secret
 
 _BY_KEYWORD: Final[Mapping[str, Flag]] = {flag.keyword: flag for flag in FLAGS}
 _BY_VARIABLE: Final[Mapping[str, Flag]] = {flag.variable: flag for flag in FLAGS}
@@ -45,7 +46,10 @@ def load(
     Raises:
         UsageError: A setting cannot be understood or used. Nothing was sent.
     """
-    return _load(flags, os.environ if environ is None else environ, config_file, api_key, "--{}")
+    try:
+        return _load(flags, os.environ if environ is None else environ, config_file, api_key, "--{}")
+    except UsageError as error:
+        raise _without_frames(error) from None
 
 
 def from_keywords(input: str | Path, **keywords: object) -> RunConfig:  # noqa: A002 - the public name of the argument
@@ -54,7 +58,10 @@ def from_keywords(input: str | Path, **keywords: object) -> RunConfig:  # noqa: 
     Raises:
         UsageError: A keyword is no flag, or its value cannot be used.
     """
-    return _load({**keywords, "input": input}, os.environ, None, None, "{}")
+    try:
+        return _load({**keywords, "input": input}, os.environ, None, None, "{}")
+    except UsageError as error:
+        raise _without_frames(error) from None
 
 
 def endpoint(
@@ -65,10 +72,22 @@ def endpoint(
     Raises:
         UsageError: There is no key, or one of the two cannot be used.
     """
-    values = os.environ if environ is None else environ
-    address = base_url or values.get("XAI_BASE_URL") or DEFAULT_BASE_URL
+    try:
+        return _endpoint(api_key, base_url, os.environ if environ is None else environ)
+    except UsageError as error:
+        api_key = None
+        raise _without_frames(error) from None
+
+
+def _endpoint(api_key: str | None, base_url: str | None, environ: Mapping[str, str]) -> tuple[Secret, str]:
+    address = base_url or environ.get("XAI_BASE_URL") or DEFAULT_BASE_URL
     _, parsed = _parsed(_BY_KEYWORD["base_url"], address, "base_url" if base_url else "XAI_BASE_URL")
-    return _key(None, values if api_key is None else {"XAI_API_KEY": api_key}, []), str(parsed)
+    return _key(None, environ if api_key is None else {"XAI_API_KEY": api_key}, []), str(parsed)
+
+
+def _without_frames(error: UsageError) -> UsageError:
+    """Return an error without the calls it came through: their variables hold the environment, and the key in it."""
+    return error.with_traceback(None)
 
 
 def _load(

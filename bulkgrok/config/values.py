@@ -9,26 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulkgrok.core.secret import Secret
+
 DEFAULT_BASE_URL = "https://api.x.ai/v1"
-
-
-class Secret:
-    """A string that does not show itself: not in `repr`, logs or tracebacks."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the string. Call it only where it is sent."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +68,8 @@ class RunConfig:
 
     # The connection
     ca_file: Path | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    """It may hold a password."""
 
     # Money and words
     prices: Path | None = None

@@ -85,6 +85,7 @@ class Settler:
         events: Told of outcomes.
         progress: Counts them.
         again: Called with a row that became pending and must be read from the input again.
+        hide: Takes the key out of words of the API's.
         download: Called with a row whose files must be fetched before it counts; None when downloads are off.
     """
 
@@ -103,6 +104,7 @@ class Settler:
         events: Events,
         progress: Progress,
         again: Callable[[int], None],
+        hide: Callable[[str], str],
         download: Callable[[int], None] | None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -117,6 +119,7 @@ class Settler:
         self._events = events
         self._progress = progress
         self._again = again
+        self._hide = hide
         self._download = download
 
     async def answered(self, redeem: Redeem, record: Record) -> int | None:
@@ -206,15 +209,16 @@ class Settler:
     def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:
         """Decide what becomes of a complete reply that is no answer."""
         at = self._clock.wall()
-        failure = self._failure(record, decoded, code=decoded.code, message=decoded.message)
+        message = self._hide(decoded.message)
+        failure = self._failure(record, decoded, code=decoded.code, message=message)
         match decoded.code:
             case Code.FAILED | Code.CANCELLED:
-                failed = JobFailed(row=record.row, at=at, reason=decoded.message)
+                failed = JobFailed(row=record.row, at=at, reason=message)
                 if decoded.again and not self._policy.spent(record.counted + 1):
                     return [failed]
                 return [failed, failure]
             case Code.EXPIRED:
-                return [Expire(row=record.row, at=at, reason=decoded.message), failure]
+                return [Expire(row=record.row, at=at, reason=message), failure]
             case _:
                 return [failure]
 

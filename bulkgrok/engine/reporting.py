@@ -99,9 +99,7 @@ class Reporting:
         """Return what `status` repeats of an early end; an API that says the key back does not get it onto the disk."""
         if error is None:
             return None
-        key = self._config.api_key.reveal()
-        message = error.message.replace(key, "…") if key else error.message
-        return {"message": message, "hint": error.hint, "exit_code": error.exit_code}
+        return {"message": self._config.api_key.hide(error.message), "hint": error.hint, "exit_code": error.exit_code}
 
 
 def _exit_code(

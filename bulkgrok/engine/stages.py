@@ -234,6 +234,7 @@ class Building:
             events=self._events,
             progress=self._progress,
             again=self._again,
+            hide=self._config.api_key.hide,
             download=self._download if self._config.download else None,
         )
 

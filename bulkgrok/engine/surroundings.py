@@ -18,10 +18,11 @@ from typing import Final
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
 from bulkgrok.core.ports import Clock, Offload, Store, Transport
+from bulkgrok.core.secret import Secret
 from bulkgrok.engine.leftovers import REPLIES
 from bulkgrok.transport import AiohttpTransport
 
-_SIMULATED_KEY: Final = "xai-simulated"
+_SIMULATED_KEY: Final = Secret("xai-simulated")
 _TICK_S: Final = 0.25
 _STATUS_S: Final = 2.0
 
@@ -40,7 +41,7 @@ class SystemClock:
 
 async def connect(config: RunConfig, run_dir: Path, stack: AsyncExitStack) -> Transport:
     """Return HTTP to the API that the run is against, open until `stack` closes it."""
-    base_url, key = config.base_url, config.api_key.reveal()
+    base_url, key = config.base_url, config.api_key
     if config.simulate:
         base_url, key = await _simulator(run_dir, stack), _SIMULATED_KEY
     return await stack.enter_async_context(

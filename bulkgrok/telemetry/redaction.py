@@ -7,12 +7,11 @@ a secret until it expires) are replaced.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Final
 
-HIDDEN: Final = "[hidden]"
+from bulkgrok.core.secret import HIDDEN, Secret
 
 _PATTERNS: Final = (
     (re.compile(r"xai-[A-Za-z0-9_-]{20,}"), HIDDEN),
@@ -29,18 +28,16 @@ class Redaction:
     """Replaces known secrets and what looks like one.
 
     Args:
-        secrets: Exact values that must never be seen; short ones (under 6 characters) are left alone, since they
-            would blot out ordinary words.
+        secrets: What must never be seen, however it is written.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = {form for secret in secrets if len(secret) >= 6 for form in (secret, json.dumps(secret)[1:-1])}
-        self._known = tuple(sorted(known, key=len, reverse=True))
+    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        self._known = tuple(secrets)
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
         for secret in self._known:
-            text = text.replace(secret, HIDDEN)
+            text = secret.hide(text)
         if _SUSPICIOUS.search(text):
             for pattern, replacement in _PATTERNS:
                 text = pattern.sub(replacement, text)

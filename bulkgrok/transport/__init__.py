@@ -11,6 +11,7 @@ consume a result. Everything a server sends is bounded in memory. The key goes t
     reading     a reply on its way in: headers, body in memory or in a file
     spilling    files for bodies that are too large for memory
     unpacking   gzip and deflate that nobody asked for
+    quoting     what a server says of the key is not repeated
     downloads   files: checked addresses, hops by hand, Range
     addresses   which addresses may be asked at all
     failures    aiohttp's and the system's exceptions in words

@@ -18,13 +18,15 @@ from yarl import URL
 
 from bulkgrok.core.errors import UsageError
 from bulkgrok.core.model import Exchange, Fetched, NoReply, NotSent
+from bulkgrok.core.secret import Secret
 from bulkgrok.transport.addresses import is_loopback
 from bulkgrok.transport.downloads import Downloading
 from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
 from bulkgrok.transport.opening import session
 from bulkgrok.transport.patience import CURRENT, Patience, Wait
+from bulkgrok.transport.quoting import quoted
 from bulkgrok.transport.reading import Incoming, Reading, head, share_bytes
-from bulkgrok.transport.sending import Body
+from bulkgrok.transport.sending import Body, with_key
 from bulkgrok.transport.spilling import Spills
 
 _CONNECT_S: Final = 30.0
@@ -57,7 +59,7 @@ class AiohttpTransport:
         self,
         *,
         base_url: str,
-        api_key: str,
+        api_key: Secret | str,
         concurrency: int,
         ca_file: Path | None = None,
         proxy: str | None = None,
@@ -67,7 +69,7 @@ class AiohttpTransport:
     ) -> None:
         self._base = _base(base_url)
         self._loopback = is_loopback(URL(base_url).raw_host or "")
-        self._api_key = api_key
+        self._api_key = api_key if isinstance(api_key, Secret) else Secret(api_key)
         self._concurrency = concurrency
         self._tls = _tls(ca_file)
         self._proxy = _proxy(proxy)
@@ -102,7 +104,7 @@ class AiohttpTransport:
             response = await self._send(path, Body(body, wait=wait), wait)
             if isinstance(response, NotSent | NoReply):
                 return response
-            return await self._reading.read(response, wait, keep=keep)
+            return quoted(await self._reading.read(response, wait, keep=keep), self._api_key)
 
     async def get(self, path: str, *, keep: str = "") -> Exchange:
         """GET once and return what became of it; see the port."""
@@ -110,7 +112,7 @@ class AiohttpTransport:
             response = await self._send(path, None, wait)
             if isinstance(response, NotSent | NoReply):
                 return response
-            return await self._reading.read(response, wait, keep=keep)
+            return quoted(await self._reading.read(response, wait, keep=keep), self._api_key)
 
     async def stream(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None
@@ -126,7 +128,7 @@ class AiohttpTransport:
                 yield response
                 return
             if not 200 <= response.status < 300 or "Content-Encoding" in response.headers:
-                yield await self._reading.read(response, wait)
+                yield quoted(await self._reading.read(response, wait), self._api_key)
                 return
             incoming = Incoming(response.content, wait)
             try:
@@ -134,7 +136,7 @@ class AiohttpTransport:
                     await incoming.fill(0)
                     if block := incoming.take():
                         yield block
-                yield head(response, complete=not incoming.broken)
+                yield quoted(head(response, complete=not incoming.broken), self._api_key)
             finally:
                 response.close()
 
@@ -160,7 +162,7 @@ class AiohttpTransport:
             )
         except FAILURES as error:
             sent = not isinstance(error, UNCONNECTED) if body is None else body.written
-            words = wait.over or reason(error)
+            words = self._api_key.hide(wait.over or reason(error))
             return NoReply(reason=words) if sent else NotSent(reason=words)
         finally:
             CURRENT.set(None)
@@ -174,8 +176,8 @@ class AiohttpTransport:
                 ssl=self._tls,
                 resolver=ThreadedResolver(),
             )
-            key = {"Authorization": f"Bearer {self._api_key}", "Accept": "application/json, text/event-stream"}
-            self._session = session(connector, headers=key)
+            accepted = {"Accept": "application/json, text/event-stream"}
+            self._session = session(connector, headers=accepted, request=with_key(self._api_key))
         return self._session
 
 

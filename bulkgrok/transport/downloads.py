@@ -139,7 +139,7 @@ class Downloading:
                     block += await response.content.readany()
                     ended = response.content.at_eof()
             except FAILURES as error:
-                problem = reason(error)
+                problem = _words(error)
             if position + len(block) > self._max_bytes:
                 return self._too_large(response.status)
             if block or (ended and position == 0):
@@ -165,7 +165,14 @@ def _failed(error: BaseException) -> Fetched:
         if isinstance(cause, Forbidden):
             return Fetched(status=None, complete=False, reason="not a public address", forbidden=True)
         cause = cause.__cause__ or getattr(cause, "os_error", None)
-    return Fetched(status=None, complete=False, reason=reason(error), forbidden=isinstance(error, aiohttp.InvalidURL))
+    return Fetched(status=None, complete=False, reason=_words(error), forbidden=isinstance(error, aiohttp.InvalidURL))
+
+
+def _words(error: BaseException) -> str:
+    """Say why a download failed, without the server's words: they may repeat the address, which is a secret."""
+    if isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError):
+        return "the reply is not HTTP"
+    return reason(error)
 
 
 def _etag(response: aiohttp.ClientResponse) -> str | None:

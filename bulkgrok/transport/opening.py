@@ -17,12 +17,14 @@ _HEADERS: Final = 256
 _BUFFER_BYTES: Final = 0x10000
 
 
-def session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+def session(
+    connector: aiohttp.TCPConnector, headers: dict[str, str], *, request: type[Request] = Request
+) -> aiohttp.ClientSession:
     """Return a session with everything off that would send, follow, store or unpack something by itself."""
     receive_with(connector, asyncio.get_running_loop())
     opened = aiohttp.ClientSession(
         connector=connector,
-        request_class=Request,
+        request_class=request,
         headers={"User-Agent": f"bulkgrok/{version('bulkgrok')}", "Accept-Encoding": "identity", **headers},
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         cookie_jar=aiohttp.DummyCookieJar(),

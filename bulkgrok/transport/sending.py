@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from aiohttp.http_writer import StreamWriter
 
+from bulkgrok.core.secret import Secret
 from bulkgrok.transport.failures import StaleConnection
 from bulkgrok.transport.patience import CURRENT, Wait
 
@@ -111,6 +112,24 @@ class Request(aiohttp.ClientRequest):
             if self.method == "GET":  # a body tells by itself when it has left
                 wait.heard()
         return await super().send(conn)
+
+
+def with_key(key: Secret) -> type[Request]:
+    """Return requests that carry a key.
+
+    It is put in when the headers are written and taken out again: the library keeps headers in many variables and in
+    the errors it raises, where a traceback could show them.
+    """
+
+    class KeyedRequest(Request):
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            self.headers["Authorization"] = f"Bearer {key.reveal()}"
+            try:
+                return await super().send(conn)
+            finally:
+                self.headers.popall("Authorization", None)
+
+    return KeyedRequest
 
 
 def _closed_by_peer(transport: Any) -> bool:  # noqa: ANN401 - asyncio's and uvloop's differ

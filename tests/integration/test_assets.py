@@ -565,3 +565,37 @@ def test_cancelling_leaves_nothing_behind(play, tmp_path):
 
     asyncio.run(scenario())
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "HTTP/1.1 {target}\r\n\r\n",
+        "HTTP/1.1 403 {target}\r\nContent-Length: 3\r\n\r\nno!",
+        "{target}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: {target}\r\n\r\n",
+        "HTTP/1.1 302 F\r\nLocation: http://10.0.0.1{target}\r\n\r\n",
+        "HTTP/1.1 302 F\r\nLocation: ftp://x{target}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n{target}: x\r\nTransfer-Encoding: no\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{target}\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Encoding: {target}\r\n\r\n",
+    ],
+)
+def test_no_reason_repeats_a_signed_address_whatever_its_server_says(play, said):
+    async def handler(wire, reader, writer):
+        head, _ = await wire.request(reader)
+        writer.write(said.replace("{target}", head.split(b" ")[1].decode()).encode())
+        await writer.drain()
+
+    async def main():
+        async with (
+            play.serving(handler) as wire,
+            AiohttpTransport(base_url=wire.base_url, api_key="xai-secret", concurrency=1) as client,
+        ):
+            url = wire.url("/SECRET-path/a.mp4?sig=SECRET-query")
+            return await client.fetch(url, offset=0, etag=None, write=lambda block, position: None)
+
+    fetched = asyncio.run(main())
+    assert not fetched.complete
+    assert fetched.reason
+    assert "SECRET" not in repr(fetched)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bulkgrok.config import FLAGS, load
 from bulkgrok.core.errors import UsageError
+from bulkgrok.core.secret import Secret
 from bulkgrok.telemetry.redaction import Redaction
 from bulkgrok.telemetry.wording import printable
 
@@ -48,4 +49,4 @@ def test_printable_text_steers_no_terminal_and_encodes(text, limit):
     st.text(max_size=20), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8), st.text(max_size=20)
 )
 def test_a_key_is_hidden_wherever_it_stands(before, key, after):
-    assert key not in Redaction([key])(f"{before} {key} {after}").replace("[hidden]", "")
+    assert key not in Redaction([Secret(key)])(f"{before} {key} {after}").replace("[hidden]", "")

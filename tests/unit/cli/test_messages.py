@@ -4,6 +4,7 @@ import sys
 
 from bulkgrok.cli.messages import again, error_text, unwrap
 from bulkgrok.core.errors import RunLocked, UsageError
+from bulkgrok.core.secret import Secret
 from bulkgrok.telemetry.redaction import Redaction
 
 
@@ -13,7 +14,7 @@ def test_an_error_says_what_happened_and_what_to_type_next():
 
 
 def test_neither_keys_nor_escapes_get_into_an_error():
-    told = error_text(UsageError("\x1b[2J s3cret-key", hint="s3cret-key"), Redaction(["s3cret-key"]))
+    told = error_text(UsageError("\x1b[2J s3cret-key", hint="s3cret-key"), Redaction([Secret("s3cret-key")]))
     assert "\x1b" not in told
     assert "s3cret" not in told
 

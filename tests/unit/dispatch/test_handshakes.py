@@ -85,6 +85,7 @@ class Bench:
             cost=lambda record, decoded: 0.25,
             encode_json=lambda value: json.dumps(value).encode(),
             again=self.again.append,
+            hide=str,
             download=None,
         )
         self.rejections = Rejections(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from bulkgrok.core.secret import Secret
 from bulkgrok.telemetry.logging import EventLog, level_of
 from bulkgrok.telemetry.redaction import Redaction
 
@@ -57,7 +58,7 @@ def test_prompts_and_answers_are_never_logged(tmp_path):
 
 
 def test_the_key_is_in_no_field_name_value_nesting_or_traceback(tmp_path):
-    log = EventLog(tmp_path / "log.jsonl", redact=Redaction(["s3cret-key"]))
+    log = EventLog(tmp_path / "log.jsonl", redact=Redaction([Secret("s3cret-key")]))
     log("run.odd", a="s3cret-key", b={"c": ["x s3cret-key y"]}, d=Path("/tmp/s3cret-key"), **{"s3cret-key": 1}, e=KEY)
     error = RuntimeError(f"Bearer s3cret-key {KEY}")
     assert log.crashed(error)

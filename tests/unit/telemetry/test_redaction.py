@@ -2,6 +2,7 @@
 
 import pytest
 
+from bulkgrok.core.secret import Secret
 from bulkgrok.telemetry.redaction import Redaction
 
 
@@ -25,9 +26,9 @@ def test_what_looks_like_a_secret_is_hidden(text):
 
 @pytest.mark.parametrize("text", ["row 3 of 5: is it xai-short?", "https://docs.x.ai/models", "what? yes", "a://b"])
 def test_ordinary_text_passes(text):
-    assert Redaction(["", "abc"])(text) == text
+    assert Redaction([Secret(""), Secret("abc")])(text) == text
 
 
 def test_a_known_key_is_hidden_whatever_it_looks_like():
-    assert "my\\key!" not in Redaction(["my\\key!"])("x my\\key! y")
-    assert "my" not in Redaction(['my"key'])('{"a": "my\\"key"}')
+    assert "my\\key!" not in Redaction([Secret("my\\key!")])("x my\\key! y")
+    assert "my" not in Redaction([Secret('my"key')])('{"a": "my\\"key"}')

@@ -1,0 +1,41 @@
+"""What is repeated of a server's words: never the key, though a server may say it back.
+
+Law: a refusal is quoted without the key, in its body as in every reason that is made of it. An answer is what was paid
+for (it has choices, or the address of a file) and stays byte for byte as the API wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Final
+
+from bulkgrok.core.model import Reply
+from bulkgrok.core.secret import Secret
+from bulkgrok.core.verdict import api_error
+
+_PAID_FOR: Final = (b'"choices"', b'"url"')
+
+
+def quoted(reply: Reply, key: Secret) -> Reply:
+    """Return a reply without the key where that is repeated."""
+    words = f"{reply.content_type} {reply.request_id}"
+    answers = 200 <= reply.status < 300 and any(name in reply.body for name in _PAID_FOR)
+    body = reply.body if answers else _without(reply.body, key)
+    if body is reply.body and key.hide(words) == words:
+        return reply
+    return replace(
+        reply,
+        body=body,
+        content_type=key.hide(reply.content_type),
+        request_id=None if reply.request_id is None else key.hide(reply.request_id),
+    )
+
+
+def _without(body: bytes, key: Secret) -> bytes:
+    """Return a body without the key; what says it only when it is read (escapes in escapes) is put in plain words."""
+    hidden = key.hide_bytes(body)
+    text = api_error(hidden)
+    if (message := key.hide(text.message)) != text.message:
+        return json.dumps({"code": key.hide(text.code), "error": message}).encode()
+    return body if hidden == body else hidden
