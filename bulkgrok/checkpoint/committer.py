@@ -23,6 +23,7 @@ from bulkgrok.checkpoint.blobs import size_of
 from bulkgrok.checkpoint.rescue import Rescue
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Change, Redeem
+from bulkgrok.core.money import Money
 from bulkgrok.core.ports import Store
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Committer:
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told: Callable[[Money], None] | None = None
         self._closed = True
 
     @property
@@ -138,6 +140,11 @@ class Committer:
         result: T = await self._hand_in(_Entry(function=lambda: function(*args)))
         return result
 
+    async def watch_money(self, told: Callable[[Money], None]) -> None:
+        """Tell what was paid and is on its way: now, and with every group before those who wait for it."""
+        told(await self.call(self._store.money))
+        self._told = told
+
     async def close(self) -> None:
         """Finish what was handed in, then close the store. Harmless when repeated."""
         if self._closed:
@@ -156,8 +163,7 @@ class Committer:
             raise StorageFailed(msg)
         entry.future = self._loop.create_future()
         if self._inline:
-            self._carry_out([entry])
-            _deliver([entry])
+            self._deliver([entry], self._carry_out([entry]))
         else:
             self._queue.put(entry)
         return entry.future
@@ -170,10 +176,10 @@ class Committer:
         while not ending:
             group, ending = self._take()
             if group:
-                self._carry_out(group)
+                money = self._carry_out(group)
                 assert self._loop is not None  # noqa: S101 - set before the thread starts
                 with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(_deliver, group)
+                    self._loop.call_soon_threadsafe(self._deliver, group, money)
         self._end()
 
     def _end(self) -> None:
@@ -201,8 +207,12 @@ class Committer:
                 return group, False
         return group, True
 
-    def _carry_out(self, group: list[_Entry]) -> None:
-        """Apply all changes of a group, then run its functions, which thereby see everything handed in before them."""
+    def _carry_out(self, group: list[_Entry]) -> Money | None:
+        """Apply all changes of a group, then run its functions, which thereby see everything handed in before them.
+
+        Returns:
+            What was paid and is on its way then, if anybody asked for that.
+        """
         writers = [entry for entry in group if entry.changes]
         if writers:
             self._apply_group(writers)
@@ -212,6 +222,18 @@ class Committer:
                     entry.result = entry.function()
                 except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
                     entry.error = error
+        return self._store.money() if writers and self._told is not None else None
+
+    def _deliver(self, group: list[_Entry], money: Money | None) -> None:
+        """Tell those who wait. Runs on the loop, once for each group."""
+        if money is not None and self._told is not None:
+            self._told(money)
+        for entry in group:
+            if not entry.future.done():
+                if entry.error is None:
+                    entry.future.set_result(entry.result)
+                else:
+                    entry.future.set_exception(entry.error)
 
     def _apply_group(self, writers: list[_Entry]) -> None:
         self._rescue.look()
@@ -249,16 +271,6 @@ class Committer:
 
 def _cost(changes: Sequence[Change]) -> int:
     return sum(size_of(change.raw) for change in changes if isinstance(change, Redeem))
-
-
-def _deliver(group: list[_Entry]) -> None:
-    """Tell those who wait. Runs on the loop, once for each group."""
-    for entry in group:
-        if not entry.future.done():
-            if entry.error is None:
-                entry.future.set_result(entry.result)
-            else:
-                entry.future.set_exception(entry.error)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -30,7 +30,9 @@ from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
 
 APPLICATION_ID: Final = 0x62676B31
 """The letters bgk1, at byte 68 of the file."""
-VERSION: Final = 1
+VERSION: Final = 2
+OLDEST: Final = 1
+"""The oldest version that can be brought up to this one, see `migrating`."""
 
 _FIXED_WAL_RESET: Final = 3_051_003
 """SQLite 3.51.3: before it, a second connection could damage the file while the log began anew."""
@@ -218,7 +220,7 @@ def _size(path: Path) -> int:
 
 
 def _verify_ours(connection: apsw.Connection, path: Path) -> bool:
-    """Return whether the file is a checkpoint of this version; False for an empty one."""
+    """Return whether the file is a checkpoint of this version or an older one; False for an empty one."""
     application, version = connection.pragma("application_id"), connection.pragma("user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application == 0 and version == 0 and not tables:
@@ -231,7 +233,7 @@ def _verify_ours(connection: apsw.Connection, path: Path) -> bool:
             f"{path} has checkpoint version {version} of a newer bulkgrok; this one knows {VERSION}. Nothing was sent."
         )
         raise RunMismatch(msg, hint="Upgrade: pip install -U bulkgrok")
-    if version < VERSION:
+    if version < OLDEST:
         msg = f"{path} has no known version ({version}). Nothing was sent."
         raise StorageFailed(msg, hint="Restore a backup over it, or start afresh with -o OTHER.jsonl.")
     return True

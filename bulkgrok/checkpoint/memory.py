@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bulkgrok.checkpoint.memoryrows import MemoryRow, counts, fail, forget, record, redownload, settled, submit, unclear
-from bulkgrok.checkpoint.tally import TICKS as TICKS_OF_A_DOLLAR
-from bulkgrok.checkpoint.tally import TOKENS, ticks
+from bulkgrok.checkpoint.tally import TOKENS
 from bulkgrok.checkpoint.values import money, token_counts
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
@@ -49,6 +48,7 @@ from bulkgrok.core.model import (
     Settled,
     Totals,
 )
+from bulkgrok.core.money import TICKS, Money, ticks
 from bulkgrok.core.ports import LargeBody
 
 _BILLED_STATES: Final = (State.ACCEPTED, State.REDEEMED, State.SUCCEEDED)
@@ -144,7 +144,7 @@ class MemoryStore:
                 if change.entry is None:
                     found.refused += 1
                 else:
-                    self._enter(found, change.at, change.entry, change.reason)
+                    self._enter(found, change.at, change.entry, change.reason, max_usd=money(change.max_usd))
             case Doubt():
                 found.doubts += 1
                 found.attempts += 1
@@ -171,7 +171,16 @@ class MemoryStore:
         found.state = state
         self._data.rows[number] = found
 
-    def _enter(self, found: MemoryRow, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
+    def _enter(  # noqa: PLR0913 - the columns of an entry
+        self,
+        found: MemoryRow,
+        at: float,
+        entry: Entry,
+        reason: str,
+        *,
+        max_usd: float | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
         self._data.ledger.append(
             LedgerEntry(
                 row=found.row,
@@ -182,19 +191,23 @@ class MemoryStore:
                 reason=reason,
                 max_usd=found.max_usd if max_usd is None else max_usd,
                 request_id=found.request_id,
+                cost_usd=cost_usd,
             )
         )
 
     def _close_job(self, found: MemoryRow, change: Lose | Expire | JobFailed) -> None:
         entry = {Lose: Entry.LOST, Expire: Entry.EXPIRED, JobFailed: Entry.JOB_FAILED}[type(change)]
-        self._enter(found, change.at, entry, change.reason)
+        cost_usd = None if isinstance(change, Lose) else money(change.cost_usd)
+        self._enter(found, change.at, entry, change.reason, cost_usd=cost_usd)
+        if cost_usd is not None:
+            found.spent_usd += (cost_usd,)
         found.losses += isinstance(change, Lose)
         found.attempts += isinstance(change, JobFailed)
         found.answered, found.body = False, None
 
     def _retry(self, found: MemoryRow, change: Retry) -> None:
         if found.answered:
-            self._enter(found, change.at, Entry.REPLACED, "asked for again", found.cost_usd)
+            self._enter(found, change.at, Entry.REPLACED, "asked for again", cost_usd=found.cost_usd)
         if found.cost_usd is not None:
             found.spent_usd += (found.cost_usd,)
         found.attempts = found.doubts = found.losses = 0
@@ -264,13 +277,22 @@ class MemoryStore:
 
     def failures(self) -> Iterator[Settled]:
         """The rows that are failed now, in row order (their seq is 0)."""
-        return iter([settled(found) for found in self._rows(State.FAILED)])
+        return iter([self._settled(found) for found in self._rows(State.FAILED)])
 
     def outcome(self, row: int) -> Settled | None:
         """The outcome of one row, if it has one."""
         self._check_open()
         found = self._data.rows.get(row)
-        return None if found is None or found.state < State.SUCCEEDED else settled(found)
+        return None if found is None or found.state < State.SUCCEEDED else self._settled(found)
+
+    def _settled(self, found: MemoryRow) -> Settled:
+        """Return an outcome; of a failure without an answer, what its last request cost stands in the ledger."""
+        outcome = settled(found)
+        if outcome.cost_usd is None:
+            for entry in self._data.ledger:
+                if (entry.row, entry.attempt) == (found.row, found.posts):
+                    return replace(outcome, cost_usd=entry.cost_usd)
+        return outcome
 
     def position(self, sink: str) -> Position | None:
         """How far the named sink got; None for a new one."""
@@ -291,7 +313,7 @@ class MemoryStore:
         failed = [found for found in rows if found.state is State.FAILED]
         codes = sorted(found.error.code.value for found in failed if found.error is not None)
         entries = [entry.entry for entry in self._data.ledger]
-        money = sum(ticks(found.cost_usd) + sum(map(ticks, found.spent_usd)) for found in rows)
+        sums = self.money()
         tokens = [found.tokens for found in rows if found.state is State.SUCCEEDED]
         return Totals(
             succeeded=states[State.SUCCEEDED],
@@ -307,7 +329,8 @@ class MemoryStore:
             billed=sum(entry in _BILLED_ENTRIES for entry in entries)
             + sum(states[state] for state in _BILLED_STATES)
             + sum(found.answered for found in failed),
-            cost_usd=money / TICKS_OF_A_DOLLAR,
+            cost_usd=sums.paid / TICKS,
+            money=sums,
             tokens={name: sum(each[index] for each in tokens) for index, name in enumerate(TOKENS)},
             next_deadline_at=min(
                 (
@@ -317,6 +340,23 @@ class MemoryStore:
                 ),
                 default=None,
             ),
+        )
+
+    def money(self) -> Money:
+        """Return what was paid, may have been, and is on its way."""
+        rows = self._rows()
+        unknown = [entry for entry in self._data.ledger if entry.cost_usd is None]
+        answered = (State.SUCCEEDED, State.FAILED)
+        return Money(
+            paid=sum(ticks(found.cost_usd) + sum(map(ticks, found.spent_usd)) for found in rows),
+            untold=sum(
+                ticks(found.max_usd)
+                for found in rows
+                if found.state in answered and found.answered and found.cost_usd is None
+            ),
+            written_off=sum(ticks(entry.max_usd) for entry in unknown if entry.entry is not Entry.IN_DOUBT),
+            in_doubt=sum(ticks(entry.max_usd) for entry in unknown if entry.entry is Entry.IN_DOUBT),
+            on_its_way=sum(ticks(found.max_usd) for found in rows if State.PENDING < found.state < State.SUCCEEDED),
         )
 
     def ledger(self) -> Iterator[LedgerEntry]:

@@ -19,7 +19,7 @@ import orjson
 from bulkgrok.checkpoint import blobs
 from bulkgrok.checkpoint.mishaps import damaged, mapped
 from bulkgrok.checkpoint.statements import load
-from bulkgrok.checkpoint.tally import Tally, ticks
+from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.checkpoint.values import (
     Columns,
     counts_from,
@@ -44,6 +44,7 @@ from bulkgrok.core.model import (
     Settled,
     Totals,
 )
+from bulkgrok.core.money import Money, ticks
 
 T = TypeVar("T")
 
@@ -63,11 +64,12 @@ class Reading:
 
     Args:
         path: The file.
+        connection: To it, where it is open already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection | None = None) -> None:
         self.path = path
-        self._open_connection: apsw.Connection | None = None
+        self._open_connection = connection
 
     @property
     def _connection(self) -> apsw.Connection:
@@ -220,13 +222,25 @@ class Reading:
         """Count everything."""
         return self._tally().totals(self._first("next_deadline")[0])
 
-    def _tally(self) -> Tally:
-        """Return the stored sums."""
+    def money(self) -> Money:
+        """Return what was paid, may have been, and is on its way."""
+        return self._tally().money
+
+    def stored(self) -> Tally:
+        """Return the sums as they are stored."""
         found = self._first("tally")
         return self._made(lambda columns: Tally.loads(columns[0]), found)
 
+    def _tally(self) -> Tally:
+        """Return the sums as they are now."""
+        return self.stored()
+
     def recount(self) -> Totals:
         """Count everything again, from the rows themselves: slow, and always equal to `totals`."""
+        return self.recounted().totals(self._first("next_deadline")[0])
+
+    def recounted(self) -> Tally:
+        """Return the sums as the rows themselves come to."""
         tally = Tally()
         for state, count in self._all("count_states"):
             tally.states[state] = count
@@ -236,9 +250,15 @@ class Reading:
         tally.entries.update(dict(self._all("count_entries")))
         for cost_usd, spent in self._all("count_costs"):
             tally.ticks += ticks(cost_usd) + spent
+        for (max_usd,) in self._all("count_untold"):
+            tally.untold += ticks(max_usd)
+        for (max_usd,) in self._all("count_on_its_way"):
+            tally.on_its_way += ticks(max_usd)
+        for entry, max_usd in self._all("count_written_off"):
+            tally.entry_ticks[entry] += ticks(max_usd)
         for tokens in self._all("count_tokens"):
             tally.used(tokens)
-        return tally.totals(self._first("next_deadline")[0])
+        return tally
 
     def ledger(self) -> Iterator[LedgerEntry]:
         """All entries in order of time."""

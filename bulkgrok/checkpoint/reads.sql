@@ -41,7 +41,8 @@ WHERE seq > ? AND seq IS NOT NULL ORDER BY seq LIMIT ?
 SELECT
     0, row, line, custom_id, kind, mode, model, posts, submitted_at, completed_at, request_id, status_code,
     CASE WHEN held = 0 THEN NULL WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END,
-    cost_usd, usage, assets, error_code, error_message, error_status, retryable
+    coalesce(cost_usd, (SELECT cost_usd FROM ledger WHERE ledger.row = item.row AND attempt = posts)),
+    usage, assets, error_code, error_message, error_status, retryable
 FROM item INDEXED BY item_open LEFT JOIN answer USING (row)
 WHERE state = 5 AND state <> 4 AND row > ? ORDER BY row LIMIT ?
 
@@ -50,7 +51,8 @@ SELECT
     coalesce(seq, 0), row, line, custom_id, kind, mode, model, posts, submitted_at, completed_at, request_id,
     status_code,
     CASE WHEN held = 0 THEN NULL WHEN length(answer.raw) <= 1048576 THEN answer.raw ELSE length(answer.raw) END,
-    cost_usd, usage, assets, error_code, error_message, error_status, retryable
+    coalesce(cost_usd, (SELECT cost_usd FROM ledger WHERE ledger.row = item.row AND attempt = posts)),
+    usage, assets, error_code, error_message, error_status, retryable
 FROM item LEFT JOIN answer USING (row) WHERE row = ? AND state >= 4
 
 -- name: position
@@ -66,7 +68,8 @@ SELECT coalesce(max(seq), 0) FROM item INDEXED BY item_seq WHERE seq IS NOT NULL
 SELECT value FROM tally WHERE one = 1
 
 -- name: ledger
-SELECT id, row, custom_id, attempt, at, entry, reason, max_usd, request_id FROM ledger WHERE id > ? ORDER BY id LIMIT ?
+SELECT id, row, custom_id, attempt, at, entry, reason, max_usd, request_id, cost_usd FROM ledger
+WHERE id > ? ORDER BY id LIMIT ?
 
 -- name: submitting
 SELECT row, custom_id, posts, submitted_at, max_usd, request_id FROM item INDEXED BY item_open
@@ -93,6 +96,15 @@ SELECT entry, count(*) FROM ledger GROUP BY entry
 
 -- name: count_costs
 SELECT cost_usd, spent_ticks FROM item WHERE cost_usd IS NOT NULL OR spent_ticks <> 0
+
+-- name: count_untold
+SELECT max_usd FROM item WHERE cost_usd IS NULL AND max_usd <> 0 AND (state = 4 OR (state = 5 AND held = 1))
+
+-- name: count_on_its_way
+SELECT max_usd FROM item WHERE state IN (1, 2, 3)
+
+-- name: count_written_off
+SELECT entry, max_usd FROM ledger WHERE cost_usd IS NULL
 
 -- name: count_tokens
 SELECT prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens FROM item WHERE state = 4

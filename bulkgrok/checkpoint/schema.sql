@@ -1,4 +1,4 @@
--- The checkpoint of one run, version 1. Times are UNIX seconds (UTC), money is in USD, a tick is 1e-10 USD.
+-- The checkpoint of one run, version 2. Times are UNIX seconds (UTC), money is in USD, a tick is 1e-10 USD.
 -- Text that is no Unicode (halves of surrogate pairs) is stored as a BLOB of WTF-8.
 
 -- name: item
@@ -58,6 +58,7 @@ CREATE UNIQUE INDEX item_seq ON item (seq) WHERE seq IS NOT NULL
 CREATE TABLE answer (row INTEGER PRIMARY KEY REFERENCES item (row), raw BLOB NOT NULL)
 
 -- name: ledger
+-- What the request of an entry cost at most, and what it cost where the API told it: then item counts it as well.
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY,
     row INTEGER NOT NULL,
@@ -67,7 +68,8 @@ CREATE TABLE ledger (
     entry TEXT NOT NULL,
     reason TEXT NOT NULL,
     max_usd REAL NOT NULL,
-    request_id TEXT
+    request_id TEXT,
+    cost_usd REAL
 )
 
 -- name: ledger_attempt

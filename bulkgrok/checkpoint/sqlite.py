@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import apsw
 
-from bulkgrok.checkpoint.connecting import connect, connect_read_only, keep_log, marks, sync_folder
+from bulkgrok.checkpoint import migrating
+from bulkgrok.checkpoint.connecting import VERSION, connect, connect_read_only, keep_log, marks, sync_folder
 from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
@@ -45,12 +46,19 @@ class SqliteStore(Reading):
         super().__init__(path)
         self.warnings: list[str] = []
         """What a user should know about the place, in words. Filled by `open`."""
+        self.version = VERSION
+        """What the file was when it was opened."""
         self._read_only = read_only
         self._mark = Mark(path)
         self._copied_to: Path | None = None
         self._at_rest: tuple[int, ...] | None = None
         self._writing: Writing | None = None
         self._broken: StorageFailed | None = None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the file was of an older version when it was opened."""
+        return self.version < VERSION
 
     def open(self) -> None:
         """Create or open; verify version, integrity after a crash and every durability setting.
@@ -67,12 +75,13 @@ class SqliteStore(Reading):
             self._mark.verify(0)
         try:
             self._connect()
-            tally = super()._tally()
-            self._mark.verify(tally.groups)
+            self._mark.verify(self._groups())
             if not self._read_only:
-                self._writing = Writing(self._connection, tally, self._last_seq())
                 keep_log(self._connection, keep=False)
                 self._write_anew()
+            self._bring_up()
+            if not self._read_only:
+                self._writing = Writing(self._connection, self.stored(), self._last_seq())
         except BaseException:
             self.close()
             raise
@@ -94,6 +103,23 @@ class SqliteStore(Reading):
         """
         with mapped(self.path), suppress(apsw.BusyError, apsw.FullError):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _groups(self) -> int:
+        """Return how many groups of changes the file holds, of whatever version it is."""
+        found = self._first("tally")
+        return self._made(lambda columns: int(json.loads(columns[0]).get("groups", 0)), found)
+
+    def _bring_up(self) -> None:
+        """Make a checkpoint of an older version one of this, or for a reader let it look like one."""
+        with mapped(self.path):
+            self.version = int(self._connection.pragma("user_version"))
+        if self.version == VERSION:
+            return
+        if self._read_only:
+            migrating.show(self._connection, self.path, found=self.version, wanted=VERSION)
+        else:
+            note = migrating.migrate(self._connection, self.path, found=self.version, wanted=VERSION)
+            self.warnings.append(note)
 
     def close(self) -> None:
         """Release files and locks. Harmless when nothing is open."""
@@ -192,7 +218,7 @@ class SqliteStore(Reading):
             self._broken = storage_failed(self.path, error)
 
     def _tally(self) -> Tally:
-        return super()._tally() if self._writing is None else self._writing.tally
+        return self.stored() if self._writing is None else self._writing.tally
 
     # Positions and facts
 

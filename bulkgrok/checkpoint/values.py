@@ -171,8 +171,8 @@ def settled_from(columns: Columns) -> Settled:
 
 
 def ledger_entry_from(columns: Columns) -> LedgerEntry:
-    """Return a ledger entry from row, custom_id, attempt, at, entry, reason, max_usd, request_id."""
-    row, custom_id, attempt, at, entry, reason, max_usd, request_id = columns
+    """Return a ledger entry from row, custom_id, attempt, at, entry, reason, max_usd, request_id, cost_usd."""
+    row, custom_id, attempt, at, entry, reason, max_usd, request_id, cost_usd = columns
     return LedgerEntry(
         row=row,
         custom_id=text(custom_id),
@@ -182,6 +182,7 @@ def ledger_entry_from(columns: Columns) -> LedgerEntry:
         reason=text(reason),
         max_usd=max_usd,
         request_id=optional_text(request_id),
+        cost_usd=cost_usd,
     )
 
 

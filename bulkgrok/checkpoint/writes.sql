@@ -12,6 +12,10 @@ UPDATE item SET
     usage = NULL, assets = NULL, error_code = NULL, error_message = NULL, error_status = NULL, retryable = 0
 WHERE row = ? AND state = 0 AND posts = ?
 
+-- name: most
+-- What a row's request costs at most, for the sums.
+SELECT max_usd FROM item WHERE row = ?
+
 -- name: unsent
 UPDATE item SET state = 0, refused = refused + 1 WHERE row = ? AND state = ?
 
@@ -45,8 +49,8 @@ WHERE row = ? AND state = ?
 
 -- name: enter
 -- The ledger names the row's present attempt.
-INSERT INTO ledger (row, custom_id, attempt, at, entry, reason, max_usd, request_id)
-SELECT row, custom_id, posts, ?, ?, ?, coalesce(?, max_usd), request_id FROM item WHERE row = ?
+INSERT INTO ledger (row, custom_id, attempt, at, entry, reason, max_usd, request_id, cost_usd)
+SELECT row, custom_id, posts, ?, ?, ?, coalesce(?, max_usd), request_id, ? FROM item WHERE row = ?
 
 -- name: answer
 -- Redeemed and settled at once.
@@ -94,7 +98,7 @@ UPDATE item SET
 WHERE row = ? AND state = ?
 
 -- name: facts_of_row
-SELECT state, posts, held, cost_usd, error_code, completed_at, status_code FROM item WHERE row = ?
+SELECT state, posts, held, cost_usd, max_usd, error_code, completed_at, status_code FROM item WHERE row = ?
 
 -- name: tally
 UPDATE tally SET value = ? WHERE one = 1

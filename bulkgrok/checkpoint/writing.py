@@ -14,7 +14,7 @@ import apsw
 
 from bulkgrok.checkpoint import blobs
 from bulkgrok.checkpoint.statements import load
-from bulkgrok.checkpoint.tally import Tally, ticks
+from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.checkpoint.values import (
     money,
     small,
@@ -43,6 +43,7 @@ from bulkgrok.core.lifecycle import (
     after,
 )
 from bulkgrok.core.model import Entry, Mode
+from bulkgrok.core.money import ticks
 
 _SQL: Final = load("writes.sql")
 
@@ -59,6 +60,7 @@ class _Past(NamedTuple):
     posts: int
     held: int
     cost_usd: float | None
+    max_usd: float
     error_code: str | None
     completed_at: float | None
     status_code: int | None
@@ -129,6 +131,13 @@ class Writing:
                 return source
         raise self._refused(change, row)
 
+    def _leave(self, change: Change, row: int, statement: str, *columns: object) -> int:
+        """Move a row whose request is on its way no more; return what that costs at most, in ticks."""
+        most = ticks(self._execute(_SQL["most"], (row,)).get)
+        self._move(change, row, statement, *columns)
+        self.tally.on_its_way -= most
+        return most
+
     def _refused(self, change: Change, row: int) -> ValueError:
         """Return why a change that found nothing to do is refused."""
         past = self._past(row)
@@ -146,9 +155,20 @@ class Writing:
         found = self._execute(_SQL["facts_of_row"], (row,)).fetchone()
         return None if found is None else _Past(*found)
 
-    def _enter(self, row: int, at: float, entry: Entry, reason: str, max_usd: float | None = None) -> None:
-        self._execute(_SQL["enter"], (at, entry.value, stored_text(reason), max_usd, row))
-        self.tally.entries[entry.value] += 1
+    def _enter(  # noqa: PLR0913 - the columns of an entry
+        self,
+        row: int,
+        at: float,
+        entry: Entry,
+        reason: str,
+        *,
+        most: int,
+        max_usd: float | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Enter a row's present attempt; `max_usd` None is as much as the row's, which is `most` ticks."""
+        self._execute(_SQL["enter"], (at, entry.value, stored_text(reason), max_usd, cost_usd, row))
+        self.tally.enter(entry, most if max_usd is None else ticks(max_usd), cost_usd)
 
     # A POST and what became of it
 
@@ -162,6 +182,7 @@ class Writing:
             )
             if self._connection.changes():
                 self.tally.move(None, State.SUBMITTING)
+                self.tally.on_its_way += ticks(max_usd)
                 return
         self._execute(
             _SQL["submit_again"],
@@ -170,18 +191,20 @@ class Writing:
         if not self._connection.changes():
             raise self._refused(change, row)
         self.tally.move(State.PENDING, State.SUBMITTING)
+        self.tally.on_its_way += ticks(max_usd)
 
     def _unsent(self, change: Unsent) -> None:
-        self._move(change, change.row, "unsent")
+        self._leave(change, change.row, "unsent")
 
     def _refuse(self, change: Refuse) -> None:
-        self._move(change, change.row, "refuse", int(change.entry is None), int(change.counted))
+        most = self._leave(change, change.row, "refuse", int(change.entry is None), int(change.counted))
         if change.entry is not None:
-            self._enter(change.row, change.at, change.entry, change.reason)
+            max_usd = money(change.max_usd)
+            self._enter(change.row, change.at, change.entry, change.reason, most=most, max_usd=max_usd)
 
     def _doubt(self, change: Doubt) -> None:
-        self._move(change, change.row, "doubt")
-        self._enter(change.row, change.at, Entry.IN_DOUBT, change.reason)
+        most = self._leave(change, change.row, "doubt")
+        self._enter(change.row, change.at, Entry.IN_DOUBT, change.reason, most=most)
 
     def _accept(self, change: Accept) -> None:
         request_id = stored_text(change.request_id)
@@ -199,7 +222,8 @@ class Writing:
 
     def _answer(self, redeem: Redeem, succeed: Succeed) -> None:
         reply = (redeem.at, redeem.status_code, stored_optional(redeem.request_id))
-        self._move(redeem, redeem.row, "answer", *reply, *self._settle(succeed))
+        most = self._leave(redeem, redeem.row, "answer", *reply, *self._settle(succeed))
+        self.tally.answer(most, money(succeed.cost_usd))
         self.tally.move(State.REDEEMED, after(State.REDEEMED, Succeed))
         self._keep(redeem)
 
@@ -211,13 +235,13 @@ class Writing:
         blobs.fill(self._connection, change.row, change.raw)
 
     def _succeed(self, change: Succeed) -> None:
-        self._move(change, change.row, "succeed", *self._settle(change))
+        most = self._leave(change, change.row, "succeed", *self._settle(change))
+        self.tally.answer(most, money(change.cost_usd))
 
     def _settle(self, change: Succeed) -> tuple[object, ...]:
         """Count a success and return its columns."""
         cost_usd, tokens = money(change.cost_usd), token_counts(change.tokens)
         self.seq += 1
-        self.tally.ticks += ticks(cost_usd)
         self.tally.used(tokens)
         model, assets = stored_text(change.model), stored_assets(change.assets)
         return (model, cost_usd, change.usage, *tokens, assets, self.seq)
@@ -228,17 +252,23 @@ class Writing:
         self._close_job(change, Entry.LOST, losses=1)
 
     def _expire(self, change: Expire) -> None:
-        self._close_job(change, Entry.EXPIRED)
+        self._close_job(change, Entry.EXPIRED, cost_usd=money(change.cost_usd))
 
     def _job_failed(self, change: JobFailed) -> None:
-        self._close_job(change, Entry.JOB_FAILED, attempts=1)
+        self._close_job(change, Entry.JOB_FAILED, attempts=1, cost_usd=money(change.cost_usd))
 
     def _close_job(
-        self, change: Lose | Expire | JobFailed, entry: Entry, *, losses: int = 0, attempts: int = 0
+        self,
+        change: Lose | Expire | JobFailed,
+        entry: Entry,
+        *,
+        losses: int = 0,
+        attempts: int = 0,
+        cost_usd: float | None = None,
     ) -> None:
-        # A redeemed row has no cost yet: it comes with the outcome.
-        self._move(change, change.row, "close_job", losses, attempts, 0)
-        self._enter(change.row, change.at, entry, change.reason)
+        most = self._leave(change, change.row, "close_job", losses, attempts, ticks(cost_usd))
+        self._enter(change.row, change.at, entry, change.reason, most=most, cost_usd=cost_usd)
+        self.tally.ticks += ticks(cost_usd)
 
     # Failing, and leaving failure
 
@@ -276,18 +306,23 @@ class Writing:
             self.tally.move(None, State.FAILED)
         else:
             self._move(change, change.row, "fail", line, *rest)
+            if answered:
+                self.tally.on_its_way -= ticks(past.max_usd)
             if change.digest and not answered:  # the caller knows the row as it is now, maybe under other settings
                 self._execute(_SQL["rename"], (bytes(change.digest), *names, change.row))
         if held == REFUSAL:
             self._execute(_SQL["keep"], (change.row, change.reply))
         self.tally.failed(code, 1, answered=answered)
-        self.tally.ticks += ticks(cost_usd)
+        self.tally.answer(ticks(past.max_usd) if past is not None and answered else 0, cost_usd)
 
     def _retry(self, change: Retry) -> None:
         past = self._failed_past(change)
+        most = ticks(past.max_usd)
         if past.held == ANSWER:
-            # Before the row forgets its receipt. What it cost is known better than what it may have cost at most.
-            self._enter(change.row, change.at, Entry.REPLACED, "asked for again", past.cost_usd)
+            # Before the row forgets its receipt.
+            self._enter(change.row, change.at, Entry.REPLACED, "asked for again", most=most, cost_usd=past.cost_usd)
+            if past.cost_usd is None:
+                self.tally.untold -= most
         self._move(change, change.row, "retry", ticks(past.cost_usd))
         self.tally.failed(past.error_code or "", -1, answered=past.held == ANSWER)
 
@@ -296,9 +331,11 @@ class Writing:
         if past.held != ANSWER:
             msg = f"row {change.row}: there is no answer whose files could be downloaded again"
             raise ValueError(msg)
+        most = ticks(past.max_usd)
         self._move(change, change.row, "redownload")
         self.tally.failed(past.error_code or "", -1, answered=True)
-        self.tally.ticks -= ticks(past.cost_usd)
+        self.tally.unanswer(most, past.cost_usd)
+        self.tally.on_its_way += most
 
     def _failed_past(self, change: Retry | Redownload) -> _Past:
         past = self._past(change.row)

@@ -7,6 +7,7 @@
     |   |- RunLocked (6)                 another runner holds the run
     |   `- RunMismatch (6)               the checkpoint belongs to other input, settings, endpoint or key
     |- stops the run, resumable
+    |   |- LimitReached (4)              `--budget` or `--max-at-risk` covers no further request
     |   |- StoppedByApi (5)              key, permission, credit, or the first rows all rejected alike
     |   |- ApiUnavailable (7)            an outage longer than `--max-outage`
     |   `- StorageFailed (8)             checkpoint or output could not be written
@@ -61,6 +62,12 @@ class RunMismatch(BulkgrokError):
     """The checkpoint belongs to another input, other fixed settings, another endpoint or key. Nothing was sent."""
 
     exit_code = 6
+
+
+class LimitReached(BulkgrokError):
+    """`--budget` or `--max-at-risk` covers no further request. Rows stay pending; nothing on its way was given up."""
+
+    exit_code = 4
 
 
 class StoppedByApi(BulkgrokError):

@@ -67,7 +67,8 @@ class Refuse:
     """The API definitely refused the request: pending again.
 
     `counted` tells whether it counts against `--max-attempts`; `entry` is what the ledger notes of it (in doubt for
-    a 5xx, a possible fee for refused content) or None when it was free for certain.
+    a 5xx, a possible fee for refused content) or None when it was free for certain; `max_usd` is what that costs at
+    most, None for as much as the request.
     """
 
     row: int
@@ -75,6 +76,7 @@ class Refuse:
     counted: bool
     entry: Entry | None = None
     reason: str = ""
+    max_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class Expire:
     row: int
     at: float
     reason: str
+    cost_usd: float | None = None
+    """What it cost all the same, where the API told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,8 @@ class JobFailed:
     row: int
     at: float
     reason: str
+    cost_usd: float | None = None
+    """What it cost all the same, where the API told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, NewType
 if TYPE_CHECKING:
     from bulkgrok.core.ports import LargeBody
 
+from bulkgrok.core.money import Money
+
 Row = NewType("Row", int)
 RequestId = NewType("RequestId", str)
 
@@ -102,8 +104,8 @@ class Item:
     body: bytes
     digest: bytes
     """16 bytes; equal digests are equal requests."""
-    max_usd: float
-    """What the request costs at most, as far as can be told beforehand; 0.0 when the price is not known."""
+    max_usd: float | None
+    """What the request costs at most, as far as can be told beforehand; None when the price is not known."""
     tokens: int
     """Estimate for the token limit: prompt plus what may be generated."""
 
@@ -253,7 +255,10 @@ class LedgerEntry:
     entry: Entry
     reason: str
     max_usd: float
+    """What the request cost at most."""
     request_id: str | None = None
+    cost_usd: float | None = None
+    """What it cost, where the API told it; it is in the sum of all costs then."""
 
 
 class Entry(StrEnum):
@@ -316,6 +321,7 @@ class Totals:
     expired: int
     billed: int
     cost_usd: float
+    money: Money
     tokens: Mapping[str, int]
     next_deadline_at: float | None
 
@@ -500,11 +506,24 @@ class Progress:
     in_doubt: int = 0
     lost: int = 0
     cost_usd: float = 0.0
+    taken_usd: float = 0.0
+    """What is spent or may be, with what is on its way at most; counted only with a budget."""
+    budget_usd: float | None = None
     tokens: dict[str, int] = field(default_factory=dict)
     next_deadline_at: float | None = None
     started_at: float = 0.0
     done_before: int = 0
     """Rows that were settled before this start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a run may spend, and what of it is taken: spent, may have been, or on its way at most."""
+
+    budget_usd: float | None
+    max_at_risk_usd: float | None
+    taken_usd: float
+    at_risk_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,6 +551,8 @@ class Report:
     exit_code: int
     stopped: Exception | None = None
     """The BulkgrokError that ended the run early, if one did; not part of the JSON."""
+    limits: Limits | None = None
+    """What the money was limited to and how far that is taken, where it was limited; not part of the JSON."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object as it is printed."""

@@ -29,6 +29,7 @@ from bulkgrok.core.model import (
     Settled,
     Totals,
 )
+from bulkgrok.core.money import Money
 
 T = TypeVar("T")
 
@@ -266,6 +267,10 @@ class Accounts(Protocol):
 
     def totals(self) -> Totals:
         """Count everything."""
+        ...
+
+    def money(self) -> Money:
+        """Return what was paid, may have been, and is on its way; cheap enough to be asked after every group."""
         ...
 
     def ledger(self) -> Iterator[LedgerEntry]:

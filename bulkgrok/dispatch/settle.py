@@ -208,17 +208,18 @@ class Settler:
 
     def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:
         """Decide what becomes of a complete reply that is no answer."""
-        at = self._clock.wall()
+        at, cost_usd = self._clock.wall(), self._cost(record, decoded)
         message = self._hide(decoded.message)
         failure = self._failure(record, decoded, code=decoded.code, message=message)
         match decoded.code:
             case Code.FAILED | Code.CANCELLED:
-                failed = JobFailed(row=record.row, at=at, reason=message)
+                failed = JobFailed(row=record.row, at=at, reason=message, cost_usd=cost_usd)
                 if decoded.again and not self._policy.spent(record.counted + 1):
                     return [failed]
-                return [failed, failure]
+                return [failed, replace(failure, cost_usd=None)]  # the ledger has it
             case Code.EXPIRED:
-                return [Expire(row=record.row, at=at, reason=message), failure]
+                expire = Expire(row=record.row, at=at, reason=message, cost_usd=cost_usd)
+                return [expire, replace(failure, cost_usd=None)]
             case _:
                 return [failure]
 
@@ -246,6 +247,9 @@ class Settler:
 
     async def _commit_all(self, record: Record, changes: list[Change]) -> None:
         await self._checkpoint.commit(*changes)
+        for change in changes:
+            if isinstance(change, JobFailed | Expire):
+                self._progress.cost_usd += change.cost_usd or 0.0
         last = changes[-1]
         if isinstance(last, Fail):
             count_failure(self._progress, last)

@@ -103,16 +103,31 @@ def bind(store: Store, wanted: Wanted) -> bool:
     if found is None:
         store.bind(wanted.identity())
         return False
+    if compare(store, wanted):
+        _rebind(store, found, wanted)
+        return True
+    if not _same_key(found, wanted):
+        store.bind(replace(found, key_hash=wanted.key_hash(found.key_salt)))
+    return bool(store.recall("rebound"))
+
+
+def compare(store: Store, wanted: Wanted) -> bool:
+    """Refuse a run that `bind` would refuse, without writing; return whether it is to be tied to other settings.
+
+    Raises:
+        RunMismatch: It is not the same. Nothing was sent.
+    """
+    found = store.identity()
+    if found is None:
+        return False
     _same_input(found, wanted)
     differences = [
         _NAMES.get(name, name) for name, value in wanted.settings.items() if found.settings.get(name) != value
     ]
-    same_key = hmac.compare_digest(found.key_hash, wanted.key_hash(found.key_salt))
-    same_endpoint = found.endpoint == wanted.endpoint
-    if not differences and same_key and same_endpoint:
-        return bool(store.recall("rebound"))
+    same_key = _same_key(found, wanted)
+    if not differences and same_key and found.endpoint == wanted.endpoint:
+        return False
     if _unbilled(store):
-        _rebind(store, found, wanted)
         return True
     _same_endpoint(found, wanted)
     if differences:
@@ -126,8 +141,11 @@ def bind(store: Store, wanted: Wanted) -> bool:
     if not same_key and not wanted.config.new_key:
         msg = "This run was begun with another API key: accepted requests belong to it. Nothing was sent."
         raise RunMismatch(msg, hint="Set XAI_API_KEY to that key; or, if this key replaces it, add --new-key.")
-    store.bind(replace(found, key_hash=wanted.key_hash(found.key_salt)))
-    return bool(store.recall("rebound"))
+    return False
+
+
+def _same_key(found: RunIdentity, wanted: Wanted) -> bool:
+    return hmac.compare_digest(found.key_hash, wanted.key_hash(found.key_salt))
 
 
 def _same_input(found: RunIdentity, wanted: Wanted) -> None:

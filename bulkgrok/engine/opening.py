@@ -6,6 +6,7 @@ Law: everything that can be refused is refused here, before anything is sent, an
 from __future__ import annotations
 
 import contextlib
+import glob
 import shlex
 import sys
 from collections.abc import AsyncIterable, Callable, Mapping
@@ -23,7 +24,7 @@ from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch
 from bulkgrok.core.model import BadRow, Fingerprint
 from bulkgrok.core.ports import Encoder, Sink, Store
 from bulkgrok.engine import openfiles
-from bulkgrok.engine.binding import Wanted, bind, is_replaced
+from bulkgrok.engine.binding import Wanted, bind, compare, is_replaced
 from bulkgrok.engine.folders import make_private
 from bulkgrok.engine.leftovers import REPLIES, set_aside
 from bulkgrok.engine.lock import RunLock
@@ -129,7 +130,7 @@ class Opening:
             at=self._clock.wall(),
         )
         store, committer = await self._open_checkpoint(wanted)
-        rebound = await committer.call(self._bind, store, wanted)
+        rebound = await committer.call(self._compared, bind, store, wanted)
         if not isinstance(source, RowsSource) and not await committer.call(store.recall, "verified"):
             await self._offload(readers.verify, source.path)
             await committer.call(store.note, "verified", True)
@@ -209,6 +210,7 @@ class Opening:
             make_private(self._places.checkpoint.parent, flag="--checkpoint")
 
     async def _open_checkpoint(self, wanted: Wanted) -> tuple[Store, Committer]:
+        await self._offload(self._refuse_before_upgrade, wanted)
         store, committer = await self._start()
         if await committer.call(is_replaced, store, wanted):
             assets = await committer.call(self._asset_paths, store)
@@ -227,9 +229,23 @@ class Opening:
         await committer.start()
         return store, committer
 
-    def _bind(self, store: Store, wanted: Wanted) -> bool:
+    def _refuse_before_upgrade(self, wanted: Wanted) -> None:
+        """Leave a checkpoint of an older version as it is where the run would be refused after it was brought up."""
+        if not self._places.checkpoint.is_file():
+            return
         try:
-            return bind(store, wanted)
+            older = read_store(self._places.checkpoint)
+        except (BulkgrokError, OSError):  # whoever opens it to write tells of it
+            return
+        try:
+            if older.outdated and not is_replaced(older, wanted):
+                self._compared(compare, older, wanted)
+        finally:
+            older.close()
+
+    def _compared(self, compared: Callable[[Store, Wanted], bool], store: Store, wanted: Wanted) -> bool:
+        try:
+            return compared(store, wanted)
         except RunMismatch as error:
             found = store.identity()
             if found is not None and wanted.fingerprint != found.input and wanted.input_name == found.input_name:
@@ -274,6 +290,7 @@ class Opening:
         doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark")]
         doomed += [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
         doomed += (run_dir / REPLIES).glob("*")
+        doomed += found.checkpoint.parent.glob(f"{glob.escape(name)}.v*.backup*")
         if found.folder and found.output.is_dir():
             doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]
         elif not found.folder:

@@ -72,16 +72,17 @@ class Chat:
         generated = _completion_limit(body) or _USUAL_COMPLETION_TOKENS
         return _prompt_bytes(encoded)[0] // 4 + _prompt_bytes(encoded)[1] + 16 + _n(body) * generated
 
-    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float:
-        """Return what the request costs at most, as far as can be told; 0.0 for a model without a price.
+    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float | None:
+        """Return what the request costs at most, as far as can be told; None for a model without a price.
 
-        Reasoning is not bounded by any field of the request, so a long chain of thought may cost more.
+        A token is at least a byte of text. Reasoning is not bounded by any field of the request, nor is what the
+        server's own tools read and charge, so a long chain of thought may cost more.
         """
         price = prices.of_chat(model)
         if price is None:
-            return 0.0
+            return None
         size, images = _prompt_bytes(encoded)
-        prompt = size // 3 + images + _HIDDEN_PROMPT_TOKENS
+        prompt = size + images + _HIDDEN_PROMPT_TOKENS
         limit = _completion_limit(body)
         completion = _n(body) * (_DEFAULT_COMPLETION_TOKENS if limit is None else limit)
         priority = body.get("service_tier") in {"priority", "fast"}

@@ -59,6 +59,8 @@ class Prices:
     long_context_tokens: int
     long_context_factor: float
     priority_factor: float
+    refusal: float
+    """USD that a request refused for its content may be charged."""
 
     @staticmethod
     def shipped() -> Prices:
@@ -160,7 +162,10 @@ class _Reading:
         self._name = name
 
     def prices(self, table: dict[str, object]) -> Prices:
-        known = {"date", "source", "long_context_tokens", "long_context_factor", "priority_factor", "chat", "video"}
+        known = {
+            "date", "source", "long_context_tokens", "long_context_factor", "priority_factor", "refusal",
+            "chat", "video",
+        }  # fmt: skip
         self._refuse_unknown("", table, known)
         chat = {
             name.lower(): self._chat(f"chat.{name}", self._table(f"chat.{name}", entry))
@@ -178,6 +183,7 @@ class _Reading:
             long_context_tokens=int(self._number("", table, "long_context_tokens", 200_000)),
             long_context_factor=self._number("", table, "long_context_factor", 2.0),
             priority_factor=self._number("", table, "priority_factor", 2.0),
+            refusal=self._number("", table, "refusal", 0.05),
         )
 
     def _chat(self, where: str, entry: dict[str, object]) -> ChatPrice:

@@ -82,11 +82,11 @@ class Video:
         """Return 0: videos have no token limit."""
         return 0
 
-    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float:  # noqa: ARG002 - as above
-        """Return what the request costs at most, as far as can be told; 0.0 for a model without a price."""
+    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float | None:  # noqa: ARG002 - as above
+        """Return what the request costs at most, as far as can be told; None for a model without a price."""
         price = prices.of_video(model)
         if price is None:
-            return 0.0
+            return None
         if self.name == "video-edit":
             return EDIT_INPUT_S * (price.input_s + price.second("720p"))
         asked = _seconds(body.get("duration"))

@@ -3,6 +3,7 @@
 Law: appended and never rewritten, one JSON object a line, written to the operating system before the reply it tells of
 (a killed process loses nothing; a power cut may, which costs nothing here). A torn last line is cut off; each line
 carries its checksum, and one that is damaged is told of: a world that is not what it was would give wrong answers.
+Lines of runs that began before there were checksums carry none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import os
 import stat
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOL
 _BLOCK_BYTES: Final = 1 << 20
 _HEAD: Final = b'{"crc32":'
 _RECORD: Final = b',"record":'
+_BARE: Final = b'{"t":'
 
 
 class Journal:
@@ -78,10 +81,13 @@ class Journal:
     def _read(self, line: bytes, number: int) -> dict[str, Any]:
         head, _, rest = line.partition(_RECORD)
         data = rest[:-1]
-        if head == b"%b%d" % (_HEAD, zlib.crc32(data)) and rest.endswith(b"}"):
-            record = orjson.loads(data)
-            if isinstance(record, dict):
-                return record
+        with suppress(orjson.JSONDecodeError):
+            if line.startswith(_BARE):
+                return dict(orjson.loads(line))
+            if head == b"%b%d" % (_HEAD, zlib.crc32(data)) and rest.endswith(b"}"):
+                record = orjson.loads(data)
+                if isinstance(record, dict):
+                    return record
         self.close()
         why = f"line {number} is damaged"
         raise self._failed(why)

@@ -579,28 +579,28 @@ def test_every_request_that_may_have_been_billed_is_in_the_ledger(store):
     store.apply([
         submit(1), Doubt(row=1, at=1.0, reason=f"dropped {ODD}"),
         submit(1, 2), Refuse(row=1, at=2.0, counted=True, entry=Entry.IN_DOUBT, reason="HTTP 502"),
-        submit(1, 3), Refuse(row=1, at=3.0, counted=False, entry=Entry.POSSIBLE_FEE, reason="refused"),
+        submit(1, 3), Refuse(row=1, at=3.0, counted=False, entry=Entry.POSSIBLE_FEE, max_usd=0.05),
         submit(1, 4, max_usd=0.75), accept(1), Lose(row=1, at=4.0, reason="gone"),
         submit(1, 5), accept(1), Expire(row=1, at=5.0, reason="late"),
         submit(1, 6), accept(1), JobFailed(row=1, at=6.0, reason="broken"),
         submit(1, 7), redeem(1, request_id="x-7"), fail(1, cost_usd=0.5), Retry(row=1, at=7.0),
-        submit(1, 8), redeem(1), JobFailed(row=1, at=8.0, reason="late news"),
+        submit(1, 8), redeem(1), JobFailed(row=1, at=8.0, reason="late news", cost_usd=0.125),
         submit(1, 9), Unsent(row=1),
     ])  # fmt: skip
-    assert [(e.attempt, e.at, e.entry, e.max_usd, e.request_id) for e in store.ledger()] == [
-        (1, 1.0, Entry.IN_DOUBT, 0.25, None),
-        (2, 2.0, Entry.IN_DOUBT, 0.25, None),
-        (3, 3.0, Entry.POSSIBLE_FEE, 0.25, None),
-        (4, 4.0, Entry.LOST, 0.75, "r-1"),
-        (5, 5.0, Entry.EXPIRED, 0.25, "r-1"),
-        (6, 6.0, Entry.JOB_FAILED, 0.25, "r-1"),
-        (7, 7.0, Entry.REPLACED, 0.5, "x-7"),
-        (8, 8.0, Entry.JOB_FAILED, 0.25, None),
+    assert [(e.attempt, e.at, e.entry, e.max_usd, e.cost_usd, e.request_id) for e in store.ledger()] == [
+        (1, 1.0, Entry.IN_DOUBT, 0.25, None, None),
+        (2, 2.0, Entry.IN_DOUBT, 0.25, None, None),
+        (3, 3.0, Entry.POSSIBLE_FEE, 0.05, None, None),
+        (4, 4.0, Entry.LOST, 0.75, None, "r-1"),
+        (5, 5.0, Entry.EXPIRED, 0.25, None, "r-1"),
+        (6, 6.0, Entry.JOB_FAILED, 0.25, None, "r-1"),
+        (7, 7.0, Entry.REPLACED, 0.25, 0.5, "x-7"),
+        (8, 8.0, Entry.JOB_FAILED, 0.25, 0.125, None),
     ]
     assert next(iter(store.ledger())).reason == f"dropped {ODD}"
     assert {e.custom_id for e in store.ledger()} == {"q-1"}
     totals = store.totals()
-    assert (totals.in_doubt, totals.lost, totals.expired, totals.billed, totals.cost_usd) == (2, 1, 1, 5, 0.5)
+    assert (totals.in_doubt, totals.lost, totals.expired, totals.billed, totals.cost_usd) == (2, 1, 1, 5, 0.625)
     assert store.unexplained() == []
     assert store.counts(1).attempts == 1
 
@@ -619,6 +619,59 @@ def test_totals_count_rows_money_and_tokens(store):
     assert totals.failed_by_code == {"invalid_response": 1, "rejected": 1, "invalid_row": 2}
     assert totals.tokens == {"prompt": 2, "completion": 4, "reasoning": 6, "cached": 8}
     assert totals.next_deadline_at == 77.0
+
+
+PENNY = 100_000_000
+#: what happened to a request of at most 25 cents -> (paid, untold, written off, in doubt, on its way), in cents
+FATES = {
+    "sent": ([submit(1)], (0, 0, 0, 0, 25)),
+    "not sent": ([submit(1), Unsent(row=1)], (0, 0, 0, 0, 0)),
+    "refused": ([submit(1), Refuse(row=1, at=1.0, counted=True)], (0, 0, 0, 0, 0)),
+    "refused for its content": (
+        [submit(1), Refuse(row=1, at=1.0, counted=False, entry=Entry.POSSIBLE_FEE, max_usd=0.05)], (0, 0, 5, 0, 0),
+    ),
+    "answered 502": ([submit(1), Refuse(row=1, at=1.0, counted=True, entry=Entry.IN_DOUBT)], (0, 0, 0, 25, 0)),
+    "in doubt": ([submit(1), Doubt(row=1, at=1.0, reason="dropped")], (0, 0, 0, 25, 0)),
+    "in doubt and sent again": ([submit(1), Doubt(row=1, at=1.0, reason="dropped"), submit(1, 2)], (0, 0, 0, 25, 25)),
+    "accepted": ([submit(1), accept(1)], (0, 0, 0, 0, 25)),
+    "redeemed": ([submit(1), accept(1), redeem(1)], (0, 0, 0, 0, 25)),
+    "answered": ([submit(1), redeem(1), succeed(1, 0.10)], (10, 0, 0, 0, 0)),
+    "answered later": ([submit(1), accept(1), redeem(1), succeed(1, 0.30)], (30, 0, 0, 0, 0)),
+    "answered without a price": ([submit(1), redeem(1), succeed(1, None)], (0, 25, 0, 0, 0)),
+    "answered with rubbish": ([submit(1), redeem(1), fail(1, cost_usd=0.10)], (10, 0, 0, 0, 0)),
+    "answered with rubbish without a price": ([submit(1), redeem(1), fail(1)], (0, 25, 0, 0, 0)),
+    "replaced": ([submit(1), redeem(1), fail(1, cost_usd=0.10), Retry(row=1, at=1.0)], (10, 0, 0, 0, 0)),
+    "replaced without a price": ([submit(1), redeem(1), fail(1), Retry(row=1, at=1.0)], (0, 0, 25, 0, 0)),
+    "its files again": ([submit(1), redeem(1), fail(1, cost_usd=0.10), Redownload(row=1)], (0, 0, 0, 0, 25)),
+    "its files again, without a price": ([submit(1), redeem(1), fail(1), Redownload(row=1)], (0, 0, 0, 0, 25)),
+    "lost": ([submit(1), accept(1), Lose(row=1, at=1.0, reason="gone")], (0, 0, 25, 0, 0)),
+    "expired": ([submit(1), accept(1), Expire(row=1, at=1.0, reason="late"), fail(1)], (0, 0, 25, 0, 0)),
+    "failed": ([submit(1), accept(1), JobFailed(row=1, at=1.0, reason="no"), fail(1)], (0, 0, 25, 0, 0)),
+    "failed and charged": (
+        [submit(1), accept(1), redeem(1), JobFailed(row=1, at=1.0, reason="no", cost_usd=0.10), fail(1)],
+        (10, 0, 0, 0, 0),
+    ),
+    "never sent": ([fail(1, Code.INVALID_ROW)], (0, 0, 0, 0, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_the_money_of_a_request_is_in_one_sum_whatever_becomes_of_it(store, fate):
+    changes, cents = FATES[fate]
+    store.apply([submit(2, max_usd=0.07)])
+    store.apply(changes)
+    found = store.money()
+    sums = (found.paid, found.untold, found.written_off, found.in_doubt, found.on_its_way - 7 * PENNY)
+    assert sums == tuple(cent * PENNY for cent in cents)
+    assert (found.spent, found.at_risk) == (sum(sums[:4]), sums[3] + sums[4] + 7 * PENNY)
+    assert store.totals().money == found
+    assert store.totals().cost_usd == cents[0] / 100
+
+
+def test_what_a_failed_job_was_charged_stands_in_its_failure(store):
+    store.apply([submit(1), redeem(1), JobFailed(row=1, at=1.0, reason="no", cost_usd=0.5), fail(1)])
+    assert store.outcome(1).cost_usd == next(store.failures()).cost_usd == 0.5
+    assert store.totals().cost_usd == 0.5
 
 
 def test_money_paid_for_a_replaced_answer_stays_in_the_sum(store):

@@ -64,7 +64,7 @@ ITEMS = st.builds(
     stream=st.booleans(),
     body=st.just(b"{}"),
     digest=BYTES,
-    max_usd=MONEY.filter(lambda usd: usd is not None),
+    max_usd=MONEY,
     tokens=st.just(1),
 )
 SUBMITS = st.builds(Submit, item=ITEMS, attempt=st.integers(1, 4), at=TIMES)
@@ -78,6 +78,7 @@ ALL = {
         counted=st.booleans(),
         entry=st.none() | st.sampled_from([Entry.IN_DOUBT, Entry.POSSIBLE_FEE]),
         reason=TEXTS,
+        max_usd=MONEY,
     ),
     Doubt: st.builds(Doubt, row=ROWS, at=TIMES, reason=TEXTS),
     Accept: st.builds(Accept, row=ROWS, request_id=TEXTS.map(RequestId), at=TIMES, deadline_at=TIMES),
@@ -85,8 +86,8 @@ ALL = {
         Redeem, row=ROWS, at=TIMES, status_code=st.integers(200, 299), raw=BYTES, request_id=st.none() | TEXTS
     ),
     Lose: st.builds(Lose, row=ROWS, at=TIMES, reason=TEXTS),
-    Expire: st.builds(Expire, row=ROWS, at=TIMES, reason=TEXTS),
-    JobFailed: st.builds(JobFailed, row=ROWS, at=TIMES, reason=TEXTS),
+    Expire: st.builds(Expire, row=ROWS, at=TIMES, reason=TEXTS, cost_usd=MONEY),
+    JobFailed: st.builds(JobFailed, row=ROWS, at=TIMES, reason=TEXTS, cost_usd=MONEY),
     Succeed: st.builds(
         Succeed,
         row=ROWS,

@@ -68,7 +68,7 @@ def fill(store, rows, size=3000):
         ("journal_size_limit", 64 << 20),
         ("auto_vacuum", 0),
         ("application_id", 0x62676B31),
-        ("user_version", 1),
+        ("user_version", 2),
     ],
 )
 def test_a_setting_is_in_force_at_once_and_after_reopening(path, store, name, value):
@@ -147,11 +147,11 @@ def test_loading_the_package_loads_no_database():
 
 def test_a_newer_checkpoint_is_refused_and_left_as_it_was(path, store):
     fill(store, 3)
-    store._connection.execute("PRAGMA user_version = 2")
+    store._connection.execute("PRAGMA user_version = 3")
     store.close()
     before = path.read_bytes()
     for opening in (lambda: SqliteStore(path).open(), lambda: read_store(path)):
-        with pytest.raises(RunMismatch, match="version 2"):
+        with pytest.raises(RunMismatch, match="version 3"):
             opening()
     assert path.read_bytes() == before
 
@@ -260,8 +260,8 @@ def test_the_ledger_cannot_be_rewritten(store, statement):
         "UPDATE item SET posts = 2 WHERE row = 1",
         "UPDATE item SET refused = 1 WHERE row = 1",
         "UPDATE item SET state = 0, seq = NULL WHERE row = 1",
-        "INSERT INTO ledger VALUES (1, 1, 'a', 1, 1, 'lost', '', 0, NULL)",
-        "INSERT INTO ledger VALUES (1, 99, 'a', 1, 1, 'lost', '', 0, NULL)",
+        "INSERT INTO ledger VALUES (1, 1, 'a', 1, 1, 'lost', '', 0, NULL, NULL)",
+        "INSERT INTO ledger VALUES (1, 99, 'a', 1, 1, 'lost', '', 0, NULL, NULL)",
     ],
 )
 def test_a_tampered_row_is_not_explained(store, statement):
@@ -486,7 +486,7 @@ def test_a_database_another_program_holds_is_reported(path, store):
         ("INSERT INTO fact VALUES ('identity', '[1]')", lambda store: store.identity()),
         ("INSERT INTO fact VALUES ('rows', '{')", lambda store: store.recall("rows")),
         ("INSERT INTO sink VALUES ('out', 1, 'null')", lambda store: store.position("out")),
-        ("INSERT INTO ledger VALUES (1, 1, 'a', 1, 1, 'won', '', 0, NULL)", lambda store: list(store.ledger())),
+        ("INSERT INTO ledger VALUES (1, 1, 'a', 1, 1, 'won', '', 0, NULL, NULL)", lambda store: list(store.ledger())),
     ],
 )
 def test_what_was_never_written_is_reported_as_damage(store, statement, ask):
