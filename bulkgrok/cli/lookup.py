@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bulkgrok.config import RunConfig, find_run_dirs, places
 from bulkgrok.core.errors import BulkgrokError, UsageError
+from bulkgrok.core.model import Limits
+from bulkgrok.core.money import TICKS
 from bulkgrok.telemetry.wording import printable
 
 if TYPE_CHECKING:
@@ -262,6 +264,22 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
         "duration_s": _duration(found, report),
         "exit_code": _exit_code(report, pending, outstanding, totals.failed) if found.pid is None else None,
     }
+
+
+def limits_of(store: Store) -> Limits | None:
+    """Return what the last start limited money to, and how far that is taken; None where it did not."""
+    noted = store.recall("limits")
+    limits = noted if isinstance(noted, dict) else {}
+    budget, max_at_risk = limits.get("budget"), limits.get("max_at_risk")
+    if budget is None and max_at_risk is None:
+        return None
+    money = store.money()
+    return Limits(
+        budget_usd=budget,
+        max_at_risk_usd=max_at_risk,
+        taken_usd=(money.spent + money.on_its_way) / TICKS,
+        at_risk_usd=money.at_risk / TICKS,
+    )
 
 
 def last_end(found: FoundRun, store: Store) -> Mapping[str, Any]:

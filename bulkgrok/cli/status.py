@@ -10,7 +10,7 @@ from typing import Any
 
 import rich_click as click
 
-from bulkgrok.cli.lookup import FoundRun, find_run, last_end, reading, summary
+from bulkgrok.cli.lookup import FoundRun, find_run, last_end, limits_of, reading, summary
 from bulkgrok.cli.messages import write_out
 from bulkgrok.core.model import Report
 
@@ -51,7 +51,8 @@ def _text(found: FoundRun) -> str:
         until = store.totals().next_deadline_at
         identity, all_rows = store.identity(), store.recall("rows")
         ended, stopped = last_end(found, store), store.recall("stopped")
-    report = Report(**{**facts, "exit_code": facts["exit_code"] or 0})
+        limits = limits_of(store)
+    report = Report(**{**facts, "exit_code": facts["exit_code"] or 0}, limits=limits)
     simulated = identity is not None and identity.simulated
     lines = [
         *rows_table(report, simulated=simulated), *deadline(until), *_live(found.live), *places_table(report)

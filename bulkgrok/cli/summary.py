@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.model import Report
+from bulkgrok.core.model import Limits, Report
 from bulkgrok.telemetry.wording import count, duration, money, noun, printable, rate
 
 #: Exit code -> how the run ended.
@@ -49,6 +49,18 @@ def rows_table(report: Report, *, simulated: bool = False) -> list[tuple[str, st
     if tokens:
         lines.append(("tokens", ", ".join(tokens)))
     lines.append(("cost", money(report.cost_usd) + (SIMULATED if simulated else "")))
+    return lines + limits_table(report.limits)
+
+
+def limits_table(limits: Limits | None) -> list[tuple[str, str]]:
+    """Return what money is limited to and how far that is taken."""
+    lines = []
+    if limits is not None and limits.budget_usd is not None:
+        taken = f"{money(limits.taken_usd)} of {money(limits.budget_usd)} spent or on its way, at most"
+        lines.append(("budget", taken))
+    if limits is not None and limits.max_at_risk_usd is not None:
+        taken = f"{money(limits.at_risk_usd)} of {money(limits.max_at_risk_usd)} on its way or in doubt, at most"
+        lines.append(("at risk", taken))
     return lines
 
 

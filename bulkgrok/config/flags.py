@@ -67,7 +67,7 @@ PLACES: Final = "Where things lie"
 ASKED: Final = "What is asked (fixed once a request was billed)"
 ROWS: Final = "Which rows"
 PACE: Final = "How fast, how patiently"
-MONEY: Final = "When an answer may have been paid and lost"
+MONEY: Final = "Money, and answers that may have been paid and lost"
 CONNECTION: Final = "Connection and key"
 WORDS: Final = "What it says"
 SECTIONS: Final = (PLACES, ASKED, ROWS, PACE, MONEY, CONNECTION, WORDS)
@@ -120,6 +120,10 @@ FLAGS: Final[tuple[Flag, ...]] = (
           metavar="N"),
     _flag("max-outage", parsing.parse_duration, PACE, "Stop (exit 7) when nothing was answered for so long.",
           metavar="DURATION"),
+    _flag("budget", parsing.dollars, MONEY, "Spend no more than this over the run's whole life; then stop (exit 4).",
+          metavar="USD"),
+    _flag("max-at-risk", parsing.dollars, MONEY, "What may be on its way and in doubt at once; then wait, or stop "
+          "(exit 4).", metavar="USD"),
     _flag("on-ambiguous", _POLICY, MONEY, "A request was sent and no usable reply came.", metavar=_POLICY_WORDS),
     _flag("on-lost", _POLICY, MONEY, "A deferred result was handed out and never arrived.", metavar=_POLICY_WORDS),
     _flag("base-url", parsing.base_url, CONNECTION, "The API's address, with its version. Also XAI_BASE_URL.",

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 Parser = Callable[[object], object]
 
 MAX_DURATION_S: Final = 366 * 86_400.0
+MAX_USD: Final = 1e8
 MAX_TEMPLATE_BYTES: Final = 4 << 20
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", re.ASCII)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -94,6 +95,20 @@ def positive_number(value: object) -> float:
         msg = f"must be a number above 0, not {_shown(value)}"
         raise ValueError(msg)
     return number
+
+
+def dollars(value: object) -> float:
+    """Return an amount of money in USD, at least 0."""
+    amount = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            amount = float(value.removeprefix("$") if isinstance(value, str) else value)
+        except (ValueError, OverflowError):
+            amount = math.nan
+    if not 0 <= amount <= MAX_USD:
+        msg = f"must be an amount in US dollars, such as 12.50, not {_shown(value)}"
+        raise ValueError(msg)
+    return amount
 
 
 def switch(value: object) -> bool:

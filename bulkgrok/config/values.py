@@ -72,6 +72,8 @@ class RunConfig:
     """It may hold a password."""
 
     # Money and words
+    budget: float | None = None
+    max_at_risk: float | None = None
     prices: Path | None = None
     progress: str = "auto"
     json: bool = False

@@ -56,6 +56,8 @@ class Poster:
         progress: Counts it.
         timeout_s: A whole direct request.
         deferred_ttl_s: How long the server keeps a result.
+        refusal_usd: What a request that is refused for its content costs at most.
+        intended: Called with a row whose intent is durable, before its request leaves.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -75,6 +77,8 @@ class Poster:
         progress: Progress,
         timeout_s: float,
         deferred_ttl_s: float,
+        refusal_usd: float,
+        intended: Callable[[Work], None],
     ) -> None:
         self._transport = transport
         self._checkpoint = checkpoint
@@ -90,6 +94,8 @@ class Poster:
         self._progress = progress
         self._timeout_s = timeout_s
         self._deferred_ttl_s = deferred_ttl_s
+        self._refusal_usd = refusal_usd
+        self._intended = intended
 
     async def send(self, work: Work) -> Feedback:
         """POST an item and carry out what its reply means."""
@@ -97,6 +103,7 @@ class Poster:
         submitted_at = self._clock.wall()
         await self._checkpoint.commit(Submit(item=item, attempt=work.posts + 1, at=submitted_at))
         work.posts += 1
+        self._intended(work)
         failpoints.hit("post.intended")
         self._progress.requests += 1
         direct = item.mode is Mode.DIRECT
@@ -201,7 +208,7 @@ class Poster:
             request_id=reply.request_id,
             status_code=reply.status,
             raw=reply.body,
-            max_usd=item.max_usd,
+            max_usd=item.max_usd or 0.0,
         )
         return redeem, record
 
@@ -294,6 +301,7 @@ class Poster:
             counted=False,
             entry=Entry.POSSIBLE_FEE if moderated else None,
             reason=rejected.message,
+            max_usd=self._refusal_usd if moderated else None,
         )
         fail = item_failure(
             work.item,

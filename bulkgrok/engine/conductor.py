@@ -16,8 +16,10 @@ from typing import Any, Final, Protocol
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.lifecycle import Fail
 from bulkgrok.core.model import BadRow, Code, Counts, Item, Mode, Progress, RawRow, RowError, RowSet, Work
+from bulkgrok.core.money import Budget
 from bulkgrok.core.ports import Checkpoint, Encoder, Events, Store
 from bulkgrok.dispatch.account import Rejections, count_failure
+from bulkgrok.engine.spending import limit_reached
 from bulkgrok.scheduler.scheduler import Scheduler
 from bulkgrok.telemetry.wording import printable
 
@@ -72,6 +74,7 @@ class Conductor:
         say: Told it in words.
         prefetch: n rows encoded ahead.
         limit: Only the first n rows, None for all.
+        budget: What may be spent, None for any amount.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -90,6 +93,7 @@ class Conductor:
         say: Callable[[str], None],
         prefetch: int,
         limit: int | None,
+        budget: Budget | None,
     ) -> None:
         self._source = source
         self._encoder = encoder
@@ -104,6 +108,8 @@ class Conductor:
         self._say = say
         self._prefetch = prefetch
         self._limit = limit
+        self._budget = budget
+        self._cut_short = False
         self._again: set[int] = set()
         self._changed = asyncio.Event()
         self._stopped = False
@@ -148,7 +154,22 @@ class Conductor:
         self._scheduler.close()
         if broken is not None:
             raise broken
-        return stop
+        return stop or self._out_of_money()
+
+    def _out_of_money(self) -> BulkgrokError | None:
+        """Return why rows were not sent for money; None when none was."""
+        budget = self._budget
+        if budget is None or self._stopped or not (self._cut_short or budget.refused):
+            return None
+        return limit_reached(budget, sent=self._progress.requests > 0)
+
+    def _is_enough(self) -> bool:
+        """Whether no more rows need be read, because the money reaches for none.
+
+        Who gives rows one by one and waits for each must be told at the first one.
+        """
+        budget = self._budget
+        return budget is not None and (budget.closed or (not self._source.fixed and budget.refused > 0))
 
     async def count(self) -> None:
         """Count the rows of an input that was not read in whole before, beside the work, so that its end shows."""
@@ -194,8 +215,10 @@ class Conductor:
                     break
                 rows = raw.row + 1
                 if raw.row not in self._known.taken:
-                    await self._admit(raw, self._known.waiting.get(raw.row))
-                if self._stopped:
+                    self._cut_short = self._is_enough()
+                    if not self._cut_short:
+                        await self._admit(raw, self._known.waiting.get(raw.row))
+                if self._stopped or self._cut_short:
                     return
             if not whole:
                 break
@@ -211,10 +234,10 @@ class Conductor:
 
         A caller may wait for one row's outcome before it gives the next: then nothing may wait for the end of the rows.
         """
-        while not self._stopped:
+        while not self._stopped and not self._is_enough():
             step = asyncio.ensure_future(anext(chunks, None))
             try:
-                while not step.done() and not self._stopped:
+                while not step.done() and not self._stopped and not self._is_enough():
                     self._changed.clear()
                     changed = asyncio.ensure_future(self._changed.wait())
                     waiting: set[asyncio.Future[Any]] = {step, changed}
@@ -225,7 +248,7 @@ class Conductor:
             finally:
                 if not step.done():
                     step.cancel()
-            if self._stopped or (chunk := step.result()) is None:
+            if self._stopped or not step.done() or (chunk := step.result()) is None:
                 return
             yield chunk
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Progress, Report, Totals
+from bulkgrok.core.money import TICKS
 from bulkgrok.core.ports import Store
 from bulkgrok.engine.opening import OpenRun
+from bulkgrok.engine.spending import limits_of
 
 
 class Reporting:
@@ -36,6 +38,7 @@ class Reporting:
         progress.in_doubt = totals.in_doubt
         progress.lost = totals.lost
         progress.cost_usd = totals.cost_usd
+        progress.taken_usd = (totals.money.spent + totals.money.on_its_way) / TICKS
         progress.tokens = dict(totals.tokens)
         progress.outstanding = totals.accepted + totals.redeemed
         return totals
@@ -87,6 +90,7 @@ class Reporting:
             duration_s=round(duration_s, 3),
             exit_code=_exit_code(totals, pending, outstanding, error, drained),
             stopped=error,
+            limits=limits_of(self._config, totals.money),
         )
         if committer.failed is None:
             if stopped_alike:

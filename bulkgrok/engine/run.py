@@ -17,6 +17,7 @@ from bulkgrok.checkpoint import Committer
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
+from bulkgrok.core.money import TICKS
 from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
 from bulkgrok.core.ports import Events, Sink
 from bulkgrok.core.retry import RowPolicy
@@ -25,6 +26,7 @@ from bulkgrok.engine.opening import Opening, OpenRun
 from bulkgrok.engine.projector import Projector, rebasing
 from bulkgrok.engine.recovery import recover, retry_failed
 from bulkgrok.engine.reporting import Reporting
+from bulkgrok.engine.spending import note_limits
 from bulkgrok.engine.stages import Building, Stages
 from bulkgrok.engine.status import write_status
 from bulkgrok.engine.surroundings import Surroundings
@@ -32,6 +34,7 @@ from bulkgrok.telemetry.wording import duration
 
 _LOOK_TICKS: Final = 4
 _ERRORS: Final = "errors"
+_NO_MONEY: Final = "the money reaches for no more requests; what was accepted is fetched"
 
 
 def _over(committer: Committer) -> Feedback:
@@ -118,6 +121,7 @@ class Engine:
         """
         began = self._clock.monotonic()
         self.progress.started_at = self._clock.wall()
+        self.progress.budget_usd = self.config.budget
         async with AsyncExitStack() as stack:
             opening = Opening(
                 config=self.config,
@@ -199,6 +203,7 @@ class Engine:
         if self.config.retry_failed:
             retried = await retry_failed(committer, store, at=at)
             self._events("run.retrying", rows=retried)
+        await committer.call(note_limits, store, self.config)
         totals = await self._reporting(opened).refresh()
         self.progress.done_before = totals.succeeded + totals.failed
 
@@ -315,13 +320,16 @@ class Engine:
         progress.downloads = stages.downloading()
         progress.throttled = scheduler.throttled
         progress.next_deadline_at = scheduler.next_deadline_at
+        if (budget := stages.budget) is not None:
+            progress.taken_usd = (budget.money.spent + budget.on_its_way) / TICKS
         now, ends_at = self._clock.monotonic(), health.ends_run_at()
         if self._drained is not None or self._error is not None:
             progress.state = "draining"
         elif ends_at is None:
             if progress.state == "outage":
                 self._events("outage.ended")
-            progress.state, progress.note = "running", ""
+            enough = stages.budget is not None and stages.budget.closed
+            progress.state, progress.note = "running", _NO_MONEY if enough else ""
         else:
             if progress.state != "outage":
                 self._events("outage.began", reason=health.reason)

@@ -13,6 +13,7 @@ import orjson
 from bulkgrok import kinds
 from bulkgrok.config import RunConfig
 from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Progress, Record, Totals, Unusable
+from bulkgrok.core.money import Budget
 from bulkgrok.core.ports import Events, Transport
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
@@ -24,9 +25,11 @@ from bulkgrok.dispatch.settle import Settler
 from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.opening import OpenRun
+from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.scheduler import Scheduler
 
 _DRAIN_S: Final = 6 * 3600.0
@@ -70,6 +73,7 @@ class Stages:
     redeemer: Redeemer
     settler: Settler
     conductor: Conductor
+    budget: Budget | None
     unsettled: Callable[[], int]
     """Redeemed rows that are not settled yet."""
     downloading: Callable[[], int]
@@ -127,7 +131,10 @@ class Building:
         connected = await self._outside.connect(config, opened.places.run_dir, stack)
         transport = Gate(connected, concurrency=config.concurrency)
         health = Health(max_outage_s=config.max_outage)
-        scheduler = self._scheduler(health)
+        budget = budget_of(config)
+        scheduler = self._scheduler(health, budget)
+        if budget is not None:
+            await committer.watch_money(scheduler.paid)
         account = Account(transport)
         begun = totals.succeeded or totals.accepted or totals.redeemed
         rejections = Rejections(
@@ -139,9 +146,9 @@ class Building:
         settler = self._settler()
         if config.download:
             self._downloads = self._downloading(settler, transport)
-        poster = self._poster(transport, settler, rejections, health)
+        poster = self._poster(transport, settler, rejections, scheduler)
         redeemer = self._redeemer(transport, settler, account, health)
-        self._conductor = conductor = await self._conducting(scheduler, rejections)
+        self._conductor = conductor = await self._conducting(scheduler, rejections, budget)
         stages = Stages(
             health=health,
             scheduler=scheduler,
@@ -151,6 +158,7 @@ class Building:
             redeemer=redeemer,
             settler=settler,
             conductor=conductor,
+            budget=budget,
             unsettled=lambda: self._unsettled + self._downloading_rows(),
             downloading=self._downloading_rows,
         )
@@ -201,7 +209,7 @@ class Building:
         if self._conductor is not None:
             self._conductor.changed()
 
-    def _scheduler(self, health: Health) -> Scheduler:
+    def _scheduler(self, health: Health, budget: Budget | None) -> Scheduler:
         config = self._config
         limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
         rate = limits.requests_per_s or config.concurrency * _GUESSED_RPS_A_SLOT
@@ -213,6 +221,7 @@ class Building:
             health=health,
             clock=self._clock,
             jitter=self._jitter,
+            purse=Purse(budget, self._settled),
         )
 
     def _settler(self) -> Settler:
@@ -269,7 +278,7 @@ class Building:
             say=self._say,
         )
 
-    def _poster(self, transport: Transport, settler: Settler, rejections: Rejections, health: Health) -> Poster:
+    def _poster(self, transport: Transport, settler: Settler, rejections: Rejections, scheduler: Scheduler) -> Poster:
         return Poster(
             transport=transport,
             checkpoint=self._opened.committer,
@@ -277,7 +286,7 @@ class Building:
             settler=settler,
             rejections=rejections,
             policy=self._policy,
-            health=health,
+            health=scheduler.health,
             large=self._large,
             clock=self._clock,
             jitter=self._jitter,
@@ -285,6 +294,8 @@ class Building:
             progress=self._progress,
             timeout_s=self._config.timeout,
             deferred_ttl_s=self._config.deferred_ttl,
+            refusal_usd=self._opened.prices.refusal,
+            intended=scheduler.counted,
         )
 
     def _redeemer(self, transport: Transport, settler: Settler, account: Account, health: Health) -> Redeemer:
@@ -306,7 +317,7 @@ class Building:
             again=self._again,
         )
 
-    async def _conducting(self, scheduler: Scheduler, rejections: Rejections) -> Conductor:
+    async def _conducting(self, scheduler: Scheduler, rejections: Rejections, budget: Budget | None) -> Conductor:
         opened, committer = self._opened, self._opened.committer
         rows = await committer.call(opened.store.recall, "rows")
         known = Known(
@@ -329,4 +340,5 @@ class Building:
             say=self._say,
             prefetch=max(64, 2 * self._config.concurrency),
             limit=self._config.limit,
+            budget=budget,
         )

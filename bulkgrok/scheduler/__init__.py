@@ -1,1 +1,1 @@
-"""When: how much may be in flight, how fast, and what goes next. Knows no HTTP and no checkpoint."""
+"""When: how much may be in flight, how fast, for how much, and what goes next. Knows no HTTP and no checkpoint."""

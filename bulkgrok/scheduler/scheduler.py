@@ -8,7 +8,8 @@ Law: `_choose` decides, synchronously; `next` waits for what it decided. Rules, 
 3. a pause after a 429 holds for everybody;
 4. due polls go before new work, the earliest deadline first: they free what is already paid for;
 5. then rows whose back-off has ended, then new ones; deferred ones only while fewer than `max_outstanding` wait;
-6. rows that were refused for their rate too often go last and alone.
+6. rows that were refused for their rate too often go last and alone;
+7. where money is limited, a row that it does not reach for waits, and no other is sent before it (see `purse`).
 
 Knows no HTTP, no checkpoint and no kind. Callers of `next` stand in a FIFO gate: one waits at a time.
 """
@@ -22,11 +23,13 @@ from heapq import heappop, heappush
 from typing import Final
 
 from bulkgrok.core.model import Job, Mode, Work
+from bulkgrok.core.money import Money
 from bulkgrok.core.outcome import Action, Feedback, Poll, Probe, Send, Sign
 from bulkgrok.core.ports import Clock
 from bulkgrok.core.retry import Brake, Health, RetryQuota
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.purse import Purse
 
 _FOREVER: Final = float("inf")
 
@@ -42,6 +45,7 @@ class Scheduler:
         health: Outage detection, shared with whoever asks it.
         clock: Both clocks.
         jitter: Returns uniform numbers in [0, 1).
+        purse: Asked before a row is sent.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -54,7 +58,9 @@ class Scheduler:
         health: Health,
         clock: Clock,
         jitter: Callable[[], float],
+        purse: Purse,
     ) -> None:
+        self._purse = purse
         self._concurrency = concurrency
         self._max_outstanding = max_outstanding
         self._limits = limits
@@ -123,6 +129,7 @@ class Scheduler:
             or self._deferred
             or self._retries
             or self._last
+            or self._purse.waiting
             or self._sleeping
             or self._due
         )
@@ -143,6 +150,18 @@ class Scheduler:
         self._wake.set()
         if self._halt is not None and not self._halt.done():
             self._halt.set_result(None)
+
+    # Money
+
+    def counted(self, work: Work) -> None:
+        """Say that a row's intent is durable: the checkpoint counts its money from now on."""
+        if self._purse.counted(work):
+            self._wake.set()
+
+    def paid(self, money: Money) -> None:
+        """Tell what the checkpoint counts now."""
+        self._purse.paid(money)
+        self._wake.set()
 
     # What goes out
 
@@ -214,10 +233,11 @@ class Scheduler:
             heappush(self._due, (job.deadline_at, self._tie, job))
         if self._due:
             return Poll(job=heappop(self._due)[2]), now
-        if (work := self._choose_work(now)) is not None:
+        if (work := self._purse.next(lambda: self._choose_work(now))) is not None:
             return Send(work=work), now
         wake_at = min(
-            self._sleeping[0][0] if self._sleeping else _FOREVER, self._retries[0][0] if self._retries else _FOREVER
+            self._sleeping[0][0] if self._sleeping else _FOREVER,
+            self._retries[0][0] if self._retries and self._purse.waiting is None else _FOREVER,
         )
         return None, wake_at
 
@@ -255,7 +275,7 @@ class Scheduler:
         heap = self._due or self._sleeping
         if heap and turn % 2 == 0:
             return Poll(job=heappop(heap)[2])
-        if (self._control_through or turn % 4 == 3) and (work := self._any_work()) is not None:
+        if (self._control_through or turn % 4 == 3) and (work := self._purse.next(self._any_work)) is not None:
             self._control_through = False
             return Send(work=work)
         return Probe()
@@ -273,6 +293,7 @@ class Scheduler:
         """Put an action back that was chosen and not handed out."""
         self._count(action, -1)
         if isinstance(action, Send):
+            self.counted(action.work)
             self._tie += 1
             heappush(self._retries, (0.0, self._tie, action.work))
         elif isinstance(action, Poll):
@@ -300,6 +321,7 @@ class Scheduler:
         self._count(action, -1)
         self._note_sign(feedback, now)
         if isinstance(action, Send):
+            self.counted(action.work)
             if feedback.tokens is not None:
                 self._limits.correct(estimated=action.work.item.tokens, actual=feedback.tokens)
         elif isinstance(action, Poll) and feedback.job is None:

@@ -64,7 +64,7 @@ def test_toml_keys_are_flag_names_with_hyphens_or_underscores(tmp_path, spelling
         ("concurency = 3", "concurency"),
         ("config = 'x'", "config"),
         ("input = 'x'", "input"),
-        ("budget = 3", "budget"),
+        ("webhook_url = 3", "webhook_url"),
         ("concurrency = true", "whole number"),
         ("concurrency = 0", "at least 1"),
         ("stream = 1", "true or false"),
@@ -252,7 +252,7 @@ def test_every_flag_sets_a_field_that_exists():
 
 def test_flags_of_later_issues_do_not_exist():
     names = {flag.name for flag in FLAGS}
-    assert not names & {"budget", "max-at-risk", "webhook-url", "webhook-listen", "run-id", "api-key"}
+    assert not names & {"webhook-url", "webhook-listen", "run-id", "api-key"}
 
 
 def test_everything_exported_is_there():

@@ -98,7 +98,11 @@ class Bench:
             "settler": self.settler,
             "large": LargeReplies(offload=inline, memory=self.memory, answer_bytes=4_000_000),
         }
-        self.poster = Poster(**common, **requests, rejections=self.rejections, timeout_s=60.0, deferred_ttl_s=86_400.0)
+        self.intended = []
+        self.poster = Poster(
+            **common, **requests, rejections=self.rejections, timeout_s=60.0, deferred_ttl_s=86_400.0, refusal_usd=0.05,
+            intended=self.intended.append,
+        )  # fmt: skip
         self.redeemer = Redeemer(
             **common,
             **requests,

@@ -3,10 +3,12 @@
 import asyncio
 
 from bulkgrok.core.model import Item, Job, Mode, RequestId, Work
+from bulkgrok.core.money import Budget, Money, ticks
 from bulkgrok.core.outcome import Feedback, Poll, Probe, Send, Sign
 from bulkgrok.core.retry import Health
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.scheduler import Scheduler
 
 
@@ -18,7 +20,7 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
-def scheduler(*, concurrency=4, max_outstanding=100, polling=None):
+def scheduler(*, concurrency=4, max_outstanding=100, polling=None, budget=None, set_aside=lambda: None):
     return Scheduler(
         concurrency=concurrency,
         max_outstanding=max_outstanding,
@@ -27,10 +29,11 @@ def scheduler(*, concurrency=4, max_outstanding=100, polling=None):
         health=Health(max_outage_s=7200.0),
         clock=LoopClock(),
         jitter=lambda: 0.5,
+        purse=Purse(budget, set_aside),
     )
 
 
-def work(row, mode=Mode.DIRECT):
+def work(row, mode=Mode.DIRECT, max_usd=0.0):
     return Work(
         item=Item(
             row=row,
@@ -42,7 +45,7 @@ def work(row, mode=Mode.DIRECT):
             stream=False,
             body=b"{}",
             digest=b"",
-            max_usd=0.0,
+            max_usd=max_usd,
             tokens=10,
         )
     )
@@ -352,5 +355,105 @@ def test_stop_does_not_wait_for_the_rate_limit():
         under_test.stop()
         assert await asyncio.wait_for(waiting, 1) is None
         assert under_test.in_flight == 1
+
+    run(scenario)
+
+
+# Money
+
+
+def budget(usd):
+    return Budget(budget_usd=usd, max_at_risk_usd=None)
+
+
+def test_polls_go_on_while_a_row_waits_for_money():
+    async def scenario():
+        found = scheduler(budget=budget(1.0))
+        found.paid(Money(on_its_way=ticks(0.5)))
+        found.watch(job(7), delay_s=0.0)
+        found.offer(work(0, max_usd=0.75))
+        found.offer(work(1, max_usd=0.1))
+        poll = await found.next()
+        assert poll.job.row == 7
+        assert not found.idle
+        waiting = asyncio.ensure_future(found.next())
+        await asyncio.sleep(0.02)
+        assert waits(waiting)
+        found.report(poll, Feedback(sign=Sign.GOOD))
+        found.paid(Money(paid=ticks(0.05)))
+        assert (await waiting).work.item.row == 0
+        assert (await found.next()).work.item.row == 1
+
+    run(scenario)
+
+
+def test_a_row_is_let_go_once_for_all_workers_until_its_intent_is_durable():
+    async def scenario():
+        found = scheduler(concurrency=50, budget=budget(1.0))
+        for row in range(50):
+            found.offer(work(row, max_usd=0.3))
+        workers = [asyncio.ensure_future(found.next()) for _ in range(50)]
+        await asyncio.sleep(0)
+        gone = [worker.result() for worker in workers if worker.done()]
+        assert [action.work.item.row for action in gone] == [0, 1, 2]
+        found.paid(Money(on_its_way=ticks(0.9)))
+        for action in gone:
+            found.counted(action.work)
+        await asyncio.sleep(0)
+        assert sum(worker.done() for worker in workers) == 3
+        found.paid(Money(paid=ticks(0.3), on_its_way=ticks(0.3)))
+        found.report(gone[0], Feedback(sign=Sign.GOOD))
+        await asyncio.sleep(0.01)
+        assert [worker.result().work.item.row for worker in workers if worker.done()] == [0, 1, 2, 3]
+        for worker in workers:
+            worker.cancel()
+
+    run(scenario)
+
+
+def test_rows_that_can_never_be_paid_are_set_aside_and_leave_the_scheduler_idle():
+    async def scenario():
+        aside = []
+        found = scheduler(budget=budget(1.0), set_aside=lambda: aside.append(True))
+        for row, usd in enumerate([1.5, None, 0.5]):
+            found.offer(work(row, max_usd=usd))
+        action = await found.next()
+        assert (action.work.item.row, len(aside)) == (2, 2)
+        found.report(action, Feedback(sign=Sign.GOOD))
+        found.close()
+        assert await found.next() is None
+
+    run(scenario)
+
+
+def test_a_row_that_is_not_sent_after_all_gives_its_money_back():
+    async def scenario():
+        found = scheduler(budget=budget(1.0))
+        found.offer(work(0, max_usd=0.9))
+        action = await found.next()
+        found.report(action, Feedback(sign=Sign.BAD, again=action.work, delay_s=0.0))
+        assert (await found.next()).work is action.work
+
+    run(scenario)
+
+
+def test_in_an_outage_a_row_is_only_risked_if_there_is_money_for_it():
+    async def scenario():
+        found = scheduler(budget=budget(1.0))
+        found.paid(Money(on_its_way=ticks(0.5)))
+        found.offer(work(0, max_usd=0.75))
+        for number in range(5):
+            found.health.bad(float(number), "down")
+        found.health.next_probe_at = 0.0
+        kinds = []
+        for _ in range(8):
+            action = await found.next()
+            kinds.append(type(action))
+            found.report(action, Feedback(sign=Sign.THERE))
+            found.health.next_probe_at = 0.0
+        assert set(kinds) == {Probe}
+        found.paid(Money())
+        found.health.next_probe_at = 0.0
+        assert isinstance(await found.next(), Send)
 
     run(scenario)
