@@ -45,6 +45,7 @@ async def _watch(jobs: int) -> None:
     from bulkgrok.engine.surroundings import SystemClock
     from bulkgrok.scheduler.limits import Limits
     from bulkgrok.scheduler.polling import PollSchedule
+    from bulkgrok.scheduler.purse import Purse
     from bulkgrok.scheduler.scheduler import Scheduler
 
     scheduler = Scheduler(
@@ -55,6 +56,7 @@ async def _watch(jobs: int) -> None:
         health=Health(max_outage_s=60.0),
         clock=SystemClock(),
         jitter=random.random,
+        purse=Purse(None, lambda: None),
     )
     gc.collect()
     before, began = _resident(), time.process_time()

@@ -34,25 +34,29 @@ MUTANTS = (
         file="dispatch/post.py",
         old="""        await self._checkpoint.commit(Submit(item=item, attempt=work.posts + 1, at=submitted_at))
         work.posts += 1
+        self._intended(work)
         failpoints.hit("post.intended")
         self._progress.requests += 1
         direct = item.mode is Mode.DIRECT
         exchange = await self._transport.post(
             kind.submit_path,
             item.body,
-            timeout_s=self._timeout_s if direct else None,
+            timeout_s=self._timeout_s if direct else _LONGEST_SUBMISSION_S,
             idle_s=None if direct else _IDLE_S,
+            keep=name_of(item.row),
         )
 """,
         new="""        direct = item.mode is Mode.DIRECT
         exchange = await self._transport.post(
             kind.submit_path,
             item.body,
-            timeout_s=self._timeout_s if direct else None,
+            timeout_s=self._timeout_s if direct else _LONGEST_SUBMISSION_S,
             idle_s=None if direct else _IDLE_S,
+            keep=name_of(item.row),
         )
         await self._checkpoint.commit(Submit(item=item, attempt=work.posts + 1, at=submitted_at))
         work.posts += 1
+        self._intended(work)
         failpoints.hit("post.intended")
         self._progress.requests += 1
 """,
@@ -257,14 +261,14 @@ MUTANTS = (
         name="acknowledged-before-commit",
         breaks="what `commit` returned from is durable",
         file="checkpoint/committer.py",
-        old="""                self._carry_out(group)
+        old="""                money = self._carry_out(group)
                 assert self._loop is not None  # noqa: S101 - set before the thread starts
                 with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(_deliver, group)
+                    self._loop.call_soon_threadsafe(self._deliver, group, money)
 """,
         new="""                assert self._loop is not None  # noqa: S101 - set before the thread starts
                 with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(_deliver, group)
+                    self._loop.call_soon_threadsafe(self._deliver, group, None)
                 self._carry_out(group)
 """,
         found_by=("tests/unit/checkpoint/test_committer.py",),
