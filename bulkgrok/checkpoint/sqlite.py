@@ -267,6 +267,8 @@ class SqliteStore(Reading):
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            for suffix in ("-wal", "-shm"):  # of the file that was removed: no part of the new one
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             draft.rename(self.path)
             sync_folder(self.path.parent)
             sync_folder(self.path.parent.parent)

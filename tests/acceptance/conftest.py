@@ -22,6 +22,14 @@ def simulator():
         found.stop()
 
 
+@pytest.fixture(scope="module")
+def api():
+    """A simulator that the runs of a module share, one after the other."""
+    found = Simulator("--latency=0.02", "--deferred-latency=0.2", "--video-latency=0.2", "--media-size=3000")
+    yield found
+    found.stop()
+
+
 @pytest.fixture
 def bulkgrok():
     """Return a function that runs the command to its end, and its `start` that does not wait."""

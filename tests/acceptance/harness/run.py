@@ -1,0 +1,96 @@
+"""One run of the command against a simulator that several runs share, and the verdict on it."""
+
+import json
+from collections import Counter
+
+from harness.command import COMMAND, environment
+from harness.judge import judge, read_lines, read_results
+from harness.lives import Lives
+from harness.places import places
+from harness.reconcile import reconcile, rows_by_body
+from harness.rows import mixed, write
+
+CONCURRENCY = 8
+
+
+class Run:
+    """A run that is begun and ended as often as a test wants, then judged.
+
+    Args:
+        folder: Where its files lie. Its name is in every prompt, so that no two runs send the same request.
+        api: The simulator.
+        rows: n rows of the input.
+        form: One of places.FORMS.
+        flags: More flags.
+        checkpoint: Where the checkpoint is to lie, if not in the run directory.
+    """
+
+    def __init__(self, folder, api, *, rows=60, form="lines", flags=(), checkpoint=None):
+        folder.mkdir(exist_ok=True)
+        self.folder, self.api, self.rows = folder, api, rows
+        self.places = places(form, folder)
+        self.source = folder / "in.jsonl"
+        write(self.source, mixed(rows, f" of {folder.parent.name}/{folder.name}"))
+        self.checkpoint = checkpoint or self.places.run_dir / "checkpoint.db"
+        self._before = api.sums()
+        self.lives = Lives(
+            (
+                *COMMAND, "run", self.source, *self.places.flags, "--checkpoint", self.checkpoint, "--base-url",
+                api.base_url, "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--progress", "none", *flags,
+            ),
+            environ=environment(),
+            run_dir=self.places.run_dir,
+            log=folder / "said.log",
+        )  # fmt: skip
+
+    @property
+    def posts(self):
+        """How many POSTs the API has seen of this run; no other may be at work."""
+        return self.api.sums()["posts"] - self._before["posts"]
+
+    def after(self, posts):
+        """Wait until the API has seen so many POSTs."""
+        assert self.lives.wait_for(lambda: self.posts >= posts, look_s=0.01, within_s=30), self.lives.last_words()
+        return self
+
+    def end(self, *codes, end="drained"):
+        """Wait for the end, demand one of these exit codes, and return what was said."""
+        code = self.lives.await_end(end, within_s=60)
+        assert code in codes, (code, self.lives.last_words())
+        return self.lives.last_words()
+
+    def goes_on(self):
+        """Type the same command again: it must come to its end."""
+        self.lives.begin()
+        self.end(0)
+        return self.judged()
+
+    def judged(self):
+        """Return the verdict on a run that has come to its end."""
+        audit, ledger = json.loads(self.lives.ask("audit", self.checkpoint, "--json")), self.ledger()
+        verdict = judge(
+            rows=self.rows,
+            results=read_results(self.places.output),
+            errors=read_lines(self.places.errors),
+            base=self.places.base,
+            ledger=ledger,
+            audit=audit,
+            lives=self.lives.lived,
+            concurrency=CONCURRENCY,
+        )
+        left = reconcile(self.source, output=self.places.output, errors=self.places.errors, audit=audit, ledger=ledger)
+        assert verdict.wrong + left.wrong == [], (verdict, self.lives.last_words())
+        return verdict
+
+    def ledger(self):
+        """Return the simulator's ledger, as if there were no other runs."""
+        ledger = self.api.ledger()
+        ours = rows_by_body(self.source)
+        requests = [entry for entry in ledger["requests"] if entry["marker"] in ours]
+        once_only = Counter({entry["id"]: entry["delivered"] for entry in requests if entry["kind"] == "deferred"})
+        return ledger | {
+            "requests": requests,
+            "accepted": len(requests),
+            "billed": sum(entry["billed"] for entry in requests),
+            "deliveries_max": max(once_only.values(), default=0),
+        }
