@@ -11,6 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,6 +95,8 @@ def execute(config: RunConfig) -> int:
 
     openfiles.raise_limit(config)
     openfiles.verify(config)
+    # What the end of a run needs is loaded at its beginning: in between, days may go by, and an upgrade.
+    import_module("bulkgrok.cli.summary")
     log = EventLog(
         config.log_file or places(config).run_dir / "log.jsonl",
         level=config.log_level,

@@ -21,7 +21,7 @@ from harness.wire import Wire
 
 KILLS = int(os.environ.get("BULKGROK_KILLS", "30"))
 KILLS_A_RUN = 15
-ROWS = 320
+ROWS = 240
 CONCURRENCY = 8
 #: What happens to lives, and how often among twenty of them. All but the last four end in a kill.
 DEATHS = {

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -69,7 +70,9 @@ def test_a_checkpoint_that_is_replaced_is_not_written_to(working, tmp_path):
 def test_a_lock_that_is_removed_still_keeps_a_second_runner_away(working):
     run = working()
     (run.places.run_dir / "run.lock").unlink()
+    run.lives.signal(signal.SIGSTOP)  # else it may have ended before the second is there
     second = run.lives.second()
+    run.lives.signal(signal.SIGCONT)
     assert (second.exit_code, "Another runner" in second.said) == (6, True), second
     run.end(0)
     goes_on_at_no_cost(run)
@@ -78,6 +81,7 @@ def test_a_lock_that_is_removed_still_keeps_a_second_runner_away(working):
 def test_two_runs_with_one_checkpoint_never_both_act(working, tmp_path):
     run = working(checkpoint=tmp_path / "shared.db")
     other = places("lines", tmp_path / "other")
+    run.lives.signal(signal.SIGSTOP)
     second = subprocess.run(
         [
             *COMMAND, "run", run.source, *map(str, other.flags), "--base-url", run.api.base_url, "--checkpoint",
@@ -85,6 +89,7 @@ def test_two_runs_with_one_checkpoint_never_both_act(working, tmp_path):
         ],
         env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+    run.lives.signal(signal.SIGCONT)
     assert (second.returncode, "Another runner" in second.stderr) == (6, True), second
     run.end(0)
     goes_on_at_no_cost(run)

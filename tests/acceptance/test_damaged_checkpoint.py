@@ -1,0 +1,127 @@
+"""Flipped, zeroed, exchanged, cut and missing bytes in the files of a killed run: told or harmless, never believed.
+
+Each damaged copy is resumed against a copy of the same simulated world. It ends with exit code 8 and says why, or with
+the same answers as an undamaged copy, and the same bill.
+
+BULKGROK_FAULTS is the number of damaged copies, 6 in the ordinary test run, 100 with `tox run -e faults`; BULKGROK_SEED
+the seed.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+
+import pytest
+from harness.command import COMMAND, environment
+from harness.judge import read_lines, read_results
+from harness.lives import Lives
+from harness.places import places
+from harness.rows import mixed, write
+
+DAMAGED = int(os.environ.get("BULKGROK_FAULTS", "6"))
+SEED = int(os.environ.get("BULKGROK_SEED", time.time_ns() % 1_000_000))
+ROWS = 60
+PAGE = 16_384
+FILES = (
+    "checkpoint.db",
+    "checkpoint.db",
+    "checkpoint.db-wal",
+    "checkpoint.db-wal",
+    "checkpoint.db-mark",
+    "checkpoint.db-shm",
+)
+#: What exit code 8 says of damage.
+WORDS = re.compile("damaged|is no checkpoint|disk reports an error|is missing|no known version")
+
+
+def lives_of(folder):
+    found = places("lines", folder)
+    command = (*COMMAND, "run", folder / "in.jsonl", *found.flags, "--simulate", "--progress", "none")
+    return Lives(command, environ=environment(), run_dir=found.run_dir, log=folder / "said.log")
+
+
+def outcome(folder):
+    """Return what a finished run answered, and how many requests its world accepted."""
+    found = places("lines", folder)
+    answers = {
+        answer.row: answer.body["choices"][0]["message"]["content"] if "choices" in answer.body else "video"
+        for answer in read_results(found.output)
+    }
+    assert read_lines(found.errors) == []
+    world = (json.loads(line) for line in (found.run_dir / "simulator.jsonl").read_bytes().splitlines())
+    return answers, sum(line.get("record", line).get("t") in {"job", "direct"} for line in world)
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run that ended in order once, so that its database holds something, and was killed later."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    write(folder / "in.jsonl", mixed(ROWS))
+    lives, output = lives_of(folder), places("lines", folder).output
+    for rows, number in ((5, signal.SIGTERM), (20, signal.SIGKILL)):
+        lives.begin("env", "BULKGROK_RPS=40")
+        assert lives.wait_for(lambda rows=rows: output.exists() and len(output.read_bytes().splitlines()) > rows)
+        lives.signal(number)
+        lives.await_end("hard", within_s=30)
+    assert (folder / "out.bulkgrok" / "checkpoint.db-wal").stat().st_size > 0
+    return folder
+
+
+def damage(path, chance):
+    """Do something to a file; return what."""
+    data = bytearray(path.read_bytes()) if path.exists() else bytearray()
+    how = chance.choice(["bit", "bytes", "zeros", "exchange", "cut", "empty", "gone", "longer"])
+    if how == "gone" or not data:
+        path.unlink(missing_ok=True)
+        return "gone"
+    at = chance.randrange(len(data))
+    match how:
+        case "bit":
+            data[at] ^= 1 << chance.randrange(8)
+        case "bytes":
+            data[at : at + 16] = chance.randbytes(16)
+        case "zeros":
+            page = at // PAGE * PAGE
+            data[page : page + PAGE] = bytes(min(PAGE, len(data) - page))
+        case "exchange":
+            one, other = (chance.randrange(max(1, len(data) // PAGE)) * PAGE for _ in range(2))
+            held = data[one : one + PAGE], data[other : other + PAGE]
+            data[other : other + PAGE], data[one : one + PAGE] = held
+        case "cut":
+            del data[at:]
+        case "empty":
+            data.clear()
+        case "longer":
+            data += chance.randbytes(chance.choice([1, 100, PAGE]))
+    path.write_bytes(data)
+    return how
+
+
+def test_damage_is_told_or_harmless_and_never_believed(tmp_path, killed):
+    print(f"\nseed={SEED}: BULKGROK_FAULTS={DAMAGED} BULKGROK_SEED={SEED} tox run -e faults")
+    chance, counts, expected = random.Random(SEED), Counter(), None
+    for number in range(DAMAGED + 1):
+        folder = shutil.copytree(killed, tmp_path / str(number))
+        name = chance.choice(FILES)
+        how = damage(folder / "out.bulkgrok" / name, chance) if number else "undamaged"
+        lives = lives_of(folder)
+        lives.begin()
+        code = lives.await_end("drained", within_s=60)
+        told = f"seed {SEED}, copy {number}: {name} {how}: exit {code}: {lives.last_words()}"
+        counts[f"{name} {how}: {'told' if code == 8 else 'harmless'}"] += 1
+        if number == 0:
+            assert code == 0, told
+            expected = outcome(folder)
+        elif code == 8:
+            assert WORDS.search(lives.last_words()), told
+        else:
+            assert (code, outcome(folder)) == (0, expected), told
+        shutil.rmtree(folder)
+    told = sum(count for what, count in counts.items() if what.endswith("told"))
+    print(f"damaged={DAMAGED} told={told} harmless={DAMAGED - told} believed=0  {dict(sorted(counts.items()))}")
