@@ -248,14 +248,14 @@ MUTANTS = (
         file="checkpoint/rescue.py",
         old="            self._spill.recover(self._store)\n",
         new="            pass\n",
+        found_by=("tests/unit/checkpoint/test_committer.py",),
     ),
     Mutant(
-        name="half-the-concurrency-unheeded",
+        name="concurrency-unheeded",
         breaks="no more requests are in flight than were allowed",
         file="engine/stages.py",
         old="        self._slots = asyncio.Semaphore(concurrency)\n",
         new="        self._slots = asyncio.Semaphore(2 * concurrency)\n",
-        found_by=("tests/integration/test_assets.py",),
     ),
     Mutant(
         name="acknowledged-before-commit",

@@ -90,7 +90,10 @@ class _Found:
 
 def check(witness: Witness, api: Api) -> list[str]:
     """Return what does not hold, in words; nothing where all is well."""
-    found = _read(witness)
+    try:
+        found = _read(witness)
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody else could read it either
+        return [f"I1: what is on the disk cannot be read: {error!r}"]
     problems = [
         *_rows(witness, found),
         *_answers(found, api),
