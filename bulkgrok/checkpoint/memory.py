@@ -14,7 +14,7 @@ from typing import Final
 
 from bulkgrok.checkpoint.memoryrows import MemoryRow, counts, fail, forget, record, redownload, settled, submit, unclear
 from bulkgrok.checkpoint.tally import TOKENS
-from bulkgrok.checkpoint.values import money, token_counts
+from bulkgrok.checkpoint.values import TTL, money, token_counts
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import (
@@ -398,6 +398,14 @@ class MemoryStore:
         """Return the value stored under a key, or None."""
         self._check_open()
         return json.loads(self._facts[key]) if key in self._facts else None
+
+    def keep_for(self, ttl_s: float) -> None:
+        """Note how long results are kept, and move the deadlines of what is accepted along."""
+        before = self.recall(TTL)
+        for row in self._rows(State.ACCEPTED):
+            if isinstance(before, float) and row.deadline_at is not None:
+                row.deadline_at += ttl_s - before
+        self.note(TTL, ttl_s)
 
     def _rows(self, state: State | None = None) -> list[MemoryRow]:
         self._check_open()

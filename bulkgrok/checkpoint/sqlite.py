@@ -24,7 +24,7 @@ from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
-from bulkgrok.checkpoint.values import stored_identity
+from bulkgrok.checkpoint.values import TTL, stored_identity
 from bulkgrok.checkpoint.writing import Writing
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
@@ -235,6 +235,19 @@ class SqliteStore(Reading):
         """Store a JSON value durably under a key."""
         values = (key, json.dumps(value))
         self._transact(lambda _: self._connection.execute(_SQL["note"], values))
+
+    def keep_for(self, ttl_s: float) -> None:
+        """Note how long results are kept, and move the deadlines of what is accepted along."""
+        before = self.recall(TTL)
+        if before == ttl_s:
+            return
+        moved_s = ttl_s - before if isinstance(before, float) else 0.0
+
+        def move(_: Writing) -> None:
+            self._connection.execute(_SQL["move_deadlines"], (moved_s,))
+            self._connection.execute(_SQL["note"], (TTL, json.dumps(ttl_s)))
+
+        self._transact(move)
 
     # Upkeep
 

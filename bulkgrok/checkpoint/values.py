@@ -27,6 +27,9 @@ from bulkgrok.core.model import (
     Settled,
 )
 
+TTL: Final = "deferred_ttl"
+"""The fact that tells how long results are kept, in seconds."""
+
 Columns = Sequence[Any]
 
 _MOST_USD: Final = 1e8

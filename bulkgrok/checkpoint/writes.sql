@@ -110,3 +110,6 @@ ON CONFLICT DO UPDATE SET seq = excluded.seq, state = excluded.state
 -- name: note
 INSERT INTO fact (key, value) VALUES (?, ?)
 ON CONFLICT DO UPDATE SET value = excluded.value
+
+-- name: move_deadlines
+UPDATE item SET deadline_at = deadline_at + ? WHERE state = 2

@@ -225,6 +225,13 @@ class Admission(Protocol):
         """Accepted requests, earliest deadline first."""
         ...
 
+    def keep_for(self, ttl_s: float) -> None:
+        """Note how long the server keeps results; move every deadline by what that differs from the time noted before.
+
+        Durable, all of it or nothing. A checkpoint that noted none keeps its deadlines.
+        """
+        ...
+
     def redeemed(self) -> list[int]:
         """Rows whose answer is durable and not settled, in order."""
         ...

@@ -168,7 +168,7 @@ class Brake:
         if begins:
             self._pauses = 0 if self._good else self._pauses + 1
             self._good = False
-            pause = (0.5 + jitter / 2) * min(30.0, 0.5 * 2.0**self._pauses)
+            pause = (0.5 + jitter / 2) * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
             self.until = now + pause
         if retry_after_s is not None:
             self.until = max(self.until, now + min(retry_after_s, RETRY_AFTER_CAP_S))

@@ -233,6 +233,13 @@ class Engine:
             await asyncio.gather(projecting, *side, *workers, return_exceptions=True)
 
     async def _work(self, stages: Stages, committer: Committer) -> None:
+        """Carry out what the scheduler hands out. A defect in its books would leave the others waiting for ever."""
+        try:
+            await self._work_on(stages, committer)
+        except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
+            self._crashed(error)
+
+    async def _work_on(self, stages: Stages, committer: Committer) -> None:
         while (action := await stages.scheduler.next()) is not None:
             try:
                 # Nothing is asked for that could not be kept.

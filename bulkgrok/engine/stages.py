@@ -168,10 +168,8 @@ class Building:
     async def _resume(self, stages: Stages) -> None:
         """Poll what was accepted before, settle what was redeemed."""
         committer, store = self._opened.committer, self._opened.store
-        ttl_s = self._config.deferred_ttl
+        await committer.call(store.keep_for, self._config.deferred_ttl)
         for job in await committer.call(lambda: list(store.jobs())):
-            if abs(job.deadline_at - job.submitted_at - ttl_s) > ttl_s / 20:  # another --deferred-ttl than at the time
-                job.deadline_at = job.submitted_at + ttl_s
             # At once, and polls go first: what is ready is fetched before a POST can be refused and end the run.
             stages.scheduler.watch(job, delay_s=0.0)
         redeemed = await committer.call(store.redeemed)

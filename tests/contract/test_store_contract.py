@@ -747,6 +747,24 @@ def test_an_identity_is_kept_and_replaced(place):
     assert place.store.identity() == stream
 
 
+def test_deadlines_move_with_the_time_that_results_are_kept_and_with_nothing_else(place):
+    place.store.keep_for(86_400.0)
+    place.store.apply([submit(0), accept(0, deadline_at=1_000_000.0)])
+    place.store.keep_for(86_400.0)
+    assert [job.deadline_at for job in place.store.jobs()] == [1_000_000.0]
+    place.store.keep_for(3_600.0)
+    place.crash()
+    assert [job.deadline_at for job in place.store.jobs()] == [1_000_000.0 - 82_800.0]
+    place.store.keep_for(3_600.0)
+    assert [job.deadline_at for job in place.store.jobs()] == [1_000_000.0 - 82_800.0]
+
+
+def test_a_checkpoint_that_noted_no_such_time_keeps_its_deadlines(store):
+    store.apply([submit(0), accept(0, deadline_at=1_000_000.0)])
+    store.keep_for(3_600.0)
+    assert [job.deadline_at for job in store.jobs()] == [1_000_000.0]
+
+
 def test_facts_are_json_values(store):
     for value in (None, True, 3, 0.5, "é\ud800", [1, {"a": None}], {}):
         store.note("fact", value)

@@ -243,6 +243,23 @@ MUTANTS = (
         new="2.0**self._probes",
     ),
     Mutant(
+        name="storm-ends-in-a-standstill",
+        breaks="a storm of 429s of any length is waited for",
+        file="core/retry.py",
+        old="2.0 ** min(self._pauses, 10)",
+        new="2.0**self._pauses",
+        found_by=("tests/unit/core/test_retry.py",),
+    ),
+    Mutant(
+        name="deadlines-by-own-clock",
+        breaks="a wrong clock of this machine makes nothing expire at a resume",
+        file="engine/stages.py",
+        old="            stages.scheduler.watch(job, delay_s=0.0)\n",
+        new="""            job.deadline_at = job.submitted_at + self._config.deferred_ttl
+            stages.scheduler.watch(job, delay_s=0.0)
+""",
+    ),
+    Mutant(
         name="spill-not-entered",
         breaks="what a full disk could not take is entered by the next run",
         file="checkpoint/rescue.py",

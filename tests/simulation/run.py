@@ -10,10 +10,11 @@ plays it again.
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import itertools
+import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -31,13 +32,26 @@ ENOUGH = 200
 """Histories after which each point worth dying in must have been come to."""
 
 
+class Hung(KeyboardInterrupt):
+    """A history does not come to its end. Of a kind that no event loop keeps to itself."""
+
+
 def guarded(seed: int) -> Verdict:
-    """Play a seed; a history that hangs ends the process with a traceback."""
-    faulthandler.dump_traceback_later(HUNG_S, exit=True)
+    """Play a seed; a history that takes too long of real time is a violation."""
+
+    def strike(_signal: int, _frame: object) -> None:
+        raise Hung
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, HUNG_S)
     try:
         return play(seed)
+    except Hung:
+        where = "".join(traceback.format_exc(limit=-3))
+        return Verdict(seed=seed, violations=[f"no end after {HUNG_S:.0f} s of real time: {where}"])
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:

@@ -124,3 +124,15 @@ def test_twenty_rejections_alike_are_held_and_a_different_outcome_releases_them(
 
 def test_typed_again_unchanged_each_row_fails_by_itself():
     assert FirstRejections(armed=False).rejected((400, "no"), 0) == [0]
+
+
+def test_pauses_and_probes_come_as_often_as_ever_however_long_it_lasts():
+    brake, now = Brake(), 0.0
+    for _ in range(3_000):
+        assert brake.throttled(now, None, jitter=0.5)
+        assert brake.until - now <= 30.0
+        now = brake.until
+    health = Health(max_outage_s=1e9)
+    for _ in range(3_000):
+        health.probing(now)
+        assert health.next_probe_at - now <= 30.0
