@@ -258,6 +258,7 @@ MUTANTS = (
         new="""            job.deadline_at = job.submitted_at + self._config.deferred_ttl
             stages.scheduler.watch(job, delay_s=0.0)
 """,
+        found_by=("tests/simulation/test_clocks.py",),
     ),
     Mutant(
         name="spill-not-entered",
