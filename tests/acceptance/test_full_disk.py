@@ -156,7 +156,9 @@ class Squeeze:
             lives=self.lives.lived,
             concurrency=CONCURRENCY,
         )
-        verdict.wrong += reconcile(self.source, output=output, errors=errors, audit=audit, ledger=ledger).wrong
+        table = self.lives.ask("audit", self.places.run_dir, "--csv", enter=self.disks.enter)
+        left = reconcile(self.source, output=output, errors=errors, audit=audit, table=table, ledger=ledger)
+        verdict.wrong += left.wrong
         return verdict
 
 

@@ -197,7 +197,14 @@ class Torment:
         self.wire.stop()
         audit = json.loads(self.lives.ask("audit", self.places.run_dir, "--json"))
         ledger = self.api.ledger()
-        left = reconcile(self.source, output=self.places.output, errors=self.places.errors, audit=audit, ledger=ledger)
+        left = reconcile(
+            self.source,
+            output=self.places.output,
+            errors=self.places.errors,
+            audit=audit,
+            table=self.lives.ask("audit", self.places.run_dir, "--csv"),
+            ledger=ledger,
+        )
         verdict = judge(
             rows=ROWS,
             results=read_results(self.places.output),

@@ -1,21 +1,25 @@
 """Looking at a run on disk: going on, killed, finished, or not there at all."""
 
+import csv
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import shutil
 import stat
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from bulkgrok.checkpoint import open_store
 from bulkgrok.cli import main
-from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Lose, Redeem, Refuse, Submit, Succeed
+from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Lose, Redeem, Refuse, Retry, Submit, Succeed
 from bulkgrok.core.model import Code, Entry, Fingerprint, Item, Mode, Progress, RowError, RunIdentity
+from bulkgrok.telemetry.wording import money
 
 AT = 1_790_000_000.0
 
@@ -203,9 +207,97 @@ def test_audit_lists_every_request_that_may_have_been_billed(run_dir, capsysbina
     assert set(account["lost"][0]) == {"row", "custom_id", "attempt", "at", "reason", "max_usd"}
 
 
+def records(out):
+    return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_audit_as_csv_holds_what_the_other_forms_hold(run_dir, capsysbinary):
+    _, words = told(capsysbinary, "audit", run_dir)
+    _, as_json = told(capsysbinary, "audit", run_dir, "--json")
+    code, out = told(capsysbinary, "audit", run_dir, "--csv")
+    account, found = json.loads(as_json), records(out)
+    assert code == 0
+    assert out.splitlines()[0] == "list,row,custom_id,attempt,at,max_usd,cost_usd,request_id,reason"
+    assert len(out.splitlines()) == 1 + len(found)
+    for name in account["max_usd"]:
+        lines = [record for record in found if record["list"] == name]
+        assert [(int(line["row"]), int(line["attempt"]), float(line["max_usd"])) for line in lines] == [
+            (entry["row"], entry["attempt"], entry["max_usd"]) for entry in account[name]
+        ]
+        assert sum(float(line["max_usd"]) for line in lines) == account["max_usd"][name]
+        for line, entry in zip(lines, account[name], strict=True):
+            assert datetime.fromisoformat(line["at"]).timestamp() == entry["at"]
+        if lines:
+            heading = f"{name.replace('_', ' ')}: {len(lines)} request{'s' * (len(lines) > 1)}, "
+            assert f"\n{heading}{money(account['max_usd'][name])} at most" in words
+    assert [record["request_id"] for record in found if record["list"] == "lost"] == ["id-4"]
+
+
+def test_audit_as_csv_tells_cost_and_bound_apart(run_dir, capsysbinary):
+    store = open_store(run_dir / "checkpoint.db")
+    store.open()
+    bad = RowError(code=Code.INVALID_RESPONSE, message="no")
+    names = {"custom_id": "5", "kind": "chat", "mode": Mode.DIRECT, "model": "m", "digest": b""}
+    store.apply([
+        submit(5, mode=Mode.DIRECT),
+        Redeem(row=5, at=AT, status_code=200, raw=b"?", request_id=None),
+        Fail(row=5, at=AT, error=bad, cost_usd=1e-7, **names),
+        Retry(row=5, at=AT),
+        submit(5, attempt=2),
+        Redeem(row=5, at=AT, status_code=200, raw=b"?", request_id=None),
+        Fail(row=5, at=AT, error=bad, **names),
+        Retry(row=5, at=AT),
+    ])  # fmt: skip
+    store.close()
+    _, out = told(capsysbinary, "audit", run_dir, "--csv")
+    replaced = [record for record in records(out) if record["list"] == "replaced"]
+    assert [(record["max_usd"], record["cost_usd"]) for record in replaced] == [("0.0000001", "0.0000001"), ("0.5", "")]
+    _, out = told(capsysbinary, "audit", run_dir, "--json")
+    account = json.loads(out)
+    assert [entry["max_usd"] for entry in account["replaced"]] == [1e-7, 0.5]
+    assert account["max_usd"]["replaced"] == 0.5000001
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1+1", "\n=1+1", "a;=cmd|' /C calc'!A0", "a;\t-1", "\uff1d1+1",
+        '"=1+1', "a\nb", 'a,"b"', "\x1b[2J", "\u202e=1", "\ud800", "=" * 50_000,
+    ],
+)  # fmt: skip
+def test_audit_as_csv_is_no_formula_no_command_and_one_line_an_entry(tmp_path, capsysbinary, hostile):
+    folder = moved(tmp_path / "in.bulkgrok", tmp_path / "in.results.jsonl")
+    store = open_store(folder / "checkpoint.db")
+    store.open()
+    store.apply([submit(0, custom_id=hostile), Doubt(row=0, at=AT, reason=hostile)])
+    store.close()
+    code, out = told(capsysbinary, "audit", folder, "--csv")
+    assert code == 0
+    assert len(out.removesuffix("\n").split("\n")) == 2
+    assert out.removesuffix("\n").replace("\n", "").isprintable()
+    (record,) = records(out)
+    assert set(record) == {"list", "row", "custom_id", "attempt", "at", "max_usd", "cost_usd", "request_id", "reason"}
+    for text in (record["custom_id"], record["reason"]):
+        assert len(text) < 32_767
+        for part in (text, *text.split(";")):
+            assert part.lstrip()[:1] not in {"=", "+", "-", "@", "\uff1d"}
+
+
+def test_audit_in_two_forms_at_once_is_refused(run_dir, capsysbinary):
+    assert main(["audit", str(run_dir), "--json", "--csv"]) == 2
+
+
+def test_audit_as_csv_of_a_run_without_entries_is_its_heading(tmp_path, capsysbinary):
+    folder = moved(tmp_path / "in.bulkgrok", tmp_path / "in.results.jsonl")
+    _, out = told(capsysbinary, "audit", folder, "--csv")
+    assert out == "list,row,custom_id,attempt,at,max_usd,cost_usd,request_id,reason\n"
+
+
 def test_audit_in_words_explains_itself_and_steers_no_terminal(run_dir, capsysbinary):
     _, out = told(capsysbinary, "audit", run_dir)
     assert "in doubt: 2 requests, $1.00 at most" in out
+    assert "besides: $1.50 at most, for requests whose price the API did not tell" in out
+    assert "on its way: $1.00 at most" in out
     assert "Every request is explained." in out
     assert "\x1b" not in out
 

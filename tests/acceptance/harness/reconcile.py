@@ -3,10 +3,12 @@
     accepted by the API  =  answered + lost + expired + failed jobs + replaced + those in doubt that were accepted
     billed in dollars    =  what the run says it cost + what the requests cost of which it knows no price
 
-Law: reads the simulator's ledger, the run's outputs and what `bulkgrok audit --json` printed, nothing else of the run.
+Law: reads the simulator's ledger, the run's outputs and what `bulkgrok audit` printed, nothing else of the run.
 Requests are told apart by their bodies: rows that ask the same are reckoned together.
 """
 
+import csv
+import io
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -89,20 +91,23 @@ def rows_by_body(source, **flags):
     return rows
 
 
-def reconcile(source, *, output, errors, audit, ledger, **flags):
-    """Return what is left over of a run that has ended with exit code 0 or 3.
+def reconcile(source, *, output, errors, audit, table, ledger, **flags):
+    """Return what is left over of a run of which nothing is on its way.
 
     Args:
         source: The input.
         output: The results file or folder.
         errors: The errors file.
         audit: What `bulkgrok audit --json` printed, parsed.
+        table: What `bulkgrok audit --csv` printed.
         ledger: The simulator's, with its list of requests.
         **flags: Those of the run that shape requests (mode, model, params…), in snake case.
     """
     found = outcomes(output, errors)
-    told = _Told(audit, found)
+    entries = list(csv.DictReader(io.StringIO(table)))
+    told = _Told(entries, found)
     result = Reconciled(accepted=ledger["accepted"])
+    _same_account(result, audit, entries)
     served = defaultdict(list)
     for entry in ledger["requests"]:
         served[entry["marker"]].append(entry)
@@ -113,26 +118,58 @@ def reconcile(source, *, output, errors, audit, ledger, **flags):
     reported = 0
     for marker, rows in known.items():
         reported += _set_against(result, rows, served[marker], told)
-    _sums(result, audit, ledger, found, round(audit["cost_usd"] * TICKS) - reported, told.maybe)
+    _names(result, entries, {entry["id"]: entry["marker"] for entry in ledger["requests"]}, known)
+    _sums(result, audit, ledger, found, round(audit["cost_usd"] * TICKS) - reported)
     return result
 
 
 class _Told:
     """What the run says, by row."""
 
-    def __init__(self, audit, found):
+    def __init__(self, entries, found):
         self.answered = Counter(outcome.row for outcome in found if outcome.answered)
         self.costs = defaultdict(list)
         for outcome in found:
-            if outcome.cost_usd is not None:
+            if outcome.cost_usd is not None and outcome.answered:
                 self.costs[outcome.row].append(round(outcome.cost_usd * TICKS))
-        self.doubts = Counter(entry["row"] for entry in audit["in_doubt"])
-        self.accepted = Counter(entry["row"] for name in ACCEPTED for entry in audit[name])
-        self.maybe = []
-        """Ticks of replaced answers: what they cost, and then in the sum, or what they cost at most, and then not."""
-        self.replaced = defaultdict(list)
-        for entry in audit["replaced"]:
-            self.replaced[entry["row"]].append(round(entry["max_usd"] * TICKS))
+        self.doubts, self.accepted = Counter(), Counter()
+        for entry in entries:
+            row = int(entry["row"])
+            self.doubts[row] += entry["list"] == "in_doubt"
+            self.accepted[row] += entry["list"] in ACCEPTED
+            if entry["cost_usd"]:
+                self.costs[row].append(round(float(entry["cost_usd"]) * TICKS))
+
+
+def _same_account(result, audit, entries):
+    """The two forms of the audit must say the same."""
+    for name, most in audit["max_usd"].items():
+        lines = [entry for entry in entries if entry["list"] == name]
+        said = [(entry["row"], entry["attempt"], entry["max_usd"]) for entry in audit[name]]
+        if [(int(line["row"]), int(line["attempt"]), float(line["max_usd"])) for line in lines] != said:
+            result.wrong.append(f"--csv and --json list other requests as {name}")
+        if round(most * TICKS) != sum(round(float(line["max_usd"]) * TICKS) for line in lines):
+            result.wrong.append(f"--json sums {name} to {most}")
+
+
+def _names(result, entries, marker_of, known):
+    """What was accepted for certain and has a name must be the simulator's, and its row's, and be named once."""
+    seen = Counter(entry["request_id"] for entry in entries if entry["list"] in ACCEPTED and entry["request_id"])
+    for entry in entries:
+        name, row = entry["request_id"], int(entry["row"])
+        if entry["list"] not in ACCEPTED or name not in marker_of:
+            continue  # a direct answer is named by its x-request-id, which the simulator does not keep
+        if seen[name] > 1:
+            result.wrong.append(f"row {row}: {name} is in the ledger {seen[name]} times")
+        if row not in known[marker_of[name]]:
+            result.wrong.append(f"row {row}: {name} is a request of the rows {known[marker_of[name]][:3]}")
+    lost = [
+        entry["row"]
+        for entry in entries
+        if entry["list"] in {"lost", "expired"} and entry["request_id"] not in marker_of
+    ]
+    if lost:
+        result.wrong.append(f"lost or expired under names that the API never gave: rows {lost[:3]}")
 
 
 def _set_against(result, rows, served, told):
@@ -152,7 +189,6 @@ def _set_against(result, rows, served, told):
         result.wrong.append(f"rows {rows[:3]}: equal requests were billed differently: {bills}")
     bill = max(bills, default=0)
     costs = [cost for row in rows for cost in told.costs[row]]
-    told.maybe += [cost for row in rows for cost in told.replaced[row] if cost == bill]
     for cost in costs:
         if cost != bill:
             result.wrong.append(f"rows {rows[:3]}: cost {cost} ticks in the output, billed {bill}")
@@ -163,17 +199,14 @@ def _set_against(result, rows, served, told):
     return sum(costs)
 
 
-def _sums(result, audit, ledger, found, unreported, maybe):
+def _sums(result, audit, ledger, found, unreported):
     """Set the sums against each other: the audit's, the output's and the simulator's."""
     claims = sum(outcome.answered for outcome in found) + sum(len(audit[name]) for name in ACCEPTED)
     if audit["billed"] != claims:
         result.wrong.append(f"the audit counts {audit['billed']} billed; outputs and its own lists come to {claims}")
     if ledger["accepted"] != audit["billed"] + result.doubted + result.requests:
         result.wrong.append(f"accepted {ledger['accepted']}, billed {audit['billed']}, in doubt {result.doubted}")
-    sums = {0}
-    for ticks in maybe:
-        sums |= {ticks + before for before in sums}
-    if unreported not in sums:
+    if unreported:
         result.ticks += unreported
         result.wrong.append(f"the audit's cost is {audit['cost_usd']}: {unreported / TICKS} more than its rows cost")
     fees, doubts = len(audit["possible_fees"]), len(audit["in_doubt"])

@@ -78,7 +78,10 @@ class Run:
             lives=self.lives.lived,
             concurrency=CONCURRENCY,
         )
-        left = reconcile(self.source, output=self.places.output, errors=self.places.errors, audit=audit, ledger=ledger)
+        table = self.lives.ask("audit", self.checkpoint, "--csv")
+        left = reconcile(
+            self.source, output=self.places.output, errors=self.places.errors, audit=audit, table=table, ledger=ledger
+        )
         assert verdict.wrong + left.wrong == [], (verdict, self.lives.last_words())
         return verdict
 
