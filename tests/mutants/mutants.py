@@ -261,6 +261,22 @@ MUTANTS = (
         found_by=("tests/simulation/test_clocks.py",),
     ),
     Mutant(
+        name="budget-not-reserved",
+        breaks="no more is spent than the budget",
+        file="core/money.py",
+        old="        if any(limit is not None and least + self.on_its_way > limit for limit, least in limits):\n",
+        new="        if any(limit is not None and least > limit for limit, least in limits):\n",
+        found_by=("tests/simulation/test_purse.py",),
+    ),
+    Mutant(
+        name="doubt-not-counted",
+        breaks="no more is at risk than the limit",
+        file="core/money.py",
+        old="            (self._max_at_risk, in_doubt + most),\n",
+        new="            (self._max_at_risk, most),\n",
+        found_by=("tests/simulation/test_purse.py",),
+    ),
+    Mutant(
         name="spill-not-entered",
         breaks="what a full disk could not take is entered by the next run",
         file="checkpoint/rescue.py",

@@ -1,10 +1,10 @@
 """The machine's clock may be wrong, jump or stand still: deadlines are the server's."""
 
 import pytest
-
-from bulkgrok.simulator.settings import SimulatorSettings
 from histories.history import play
 from histories.scenario import HOUR, Crash, Disturbance, Plan, Scenario
+
+from bulkgrok.simulator.settings import SimulatorSettings
 
 
 @pytest.mark.parametrize("wrong_s", [-24 * HOUR, -2 * HOUR, 2 * HOUR, 24 * HOUR])

@@ -8,7 +8,7 @@ from bisect import bisect_left
 
 import pytest
 from histories.history import play
-from histories.patience import long_day, outage
+from histories.special import long_day, outage
 
 DAYS = float(os.environ.get("BULKGROK_DAYS", "3"))
 DAY_S = 86_400.0

@@ -11,6 +11,7 @@ I8  a second runner and the first are never both at work
 I9  the key is in no file
 I10 never more requests are in flight than were allowed
 I11 each file that a result names is there, and whole
+P4  no more is spent than the budget, and no more is at risk than the limit, but for what was in flight
 P5  nothing expires that could have been fetched
 """
 
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 
 from bulkgrok.checkpoint import read_store
 from bulkgrok.core.model import Code, Entry, LedgerEntry
+from bulkgrok.simulator.catalogue import TICKS_PER_USD
 from bulkgrok.simulator.ledger import Entry as Accepted
 from histories.api import Api
 from histories.life import Death, Life
@@ -115,6 +117,32 @@ def check(witness: Witness, api: Api) -> list[str]:
     if found.unexplained:
         problems.append(f"I4: the run itself cannot explain {found.unexplained} requests")
     return problems
+
+
+def overspent(witness: Witness, api: Api) -> list[str]:
+    """P4: hold the world's bill against the limits, with an allowance for what was in flight.
+
+    What is at risk is what the world accepted and nobody got: jobs whose result was not handed out, and answers and
+    receipts that did not arrive.
+    """
+    scenario, ledger = witness.scenario, api.world.ledger
+    ticks = [entry.ticks for entry in ledger.entries()]
+    allowed_usd = (scenario.flags["concurrency"] + 1) * max(ticks, default=0) / TICKS_PER_USD
+    problems = []
+    if scenario.budget is not None and (over := ledger.ticks / TICKS_PER_USD - scenario.budget) > allowed_usd:
+        problems.append(f"P4: {over:.4f} USD over the budget, with {allowed_usd:.4f} in flight at the most")
+    at_risk_usd = sum(entry.ticks for entry in ledger.entries() if _is_at_risk(entry)) / TICKS_PER_USD
+    if scenario.max_at_risk is not None and at_risk_usd - scenario.max_at_risk > allowed_usd:
+        problems.append(
+            f"P4: {at_risk_usd:.4f} USD at risk, {scenario.max_at_risk} allowed, {allowed_usd:.4f} in flight"
+        )
+    return problems
+
+
+def _is_at_risk(entry: Accepted) -> bool:
+    if entry.kind == "chat":
+        return entry.reply_lost
+    return entry.billed and not entry.delivered and not entry.fate.startswith("failed")
 
 
 def in_doubt_after_stop(witness: Witness) -> int:

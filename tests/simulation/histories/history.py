@@ -24,7 +24,7 @@ from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.simulator.settings import SimulatorSettings
 from bulkgrok.simulator.world import World
 from histories.api import Api
-from histories.checker import Witness, check, in_doubt_after_stop
+from histories.checker import Witness, check, in_doubt_after_stop, overspent
 from histories.disk import Disk, watched
 from histories.life import Death, Life, WorldClock
 from histories.loop import ShuffledLoop
@@ -51,6 +51,8 @@ class Verdict:
     asked_at: list[float] = field(default_factory=list)
     """When requests were sent, in seconds from the beginning."""
     expired: int = 0
+    exits: Counter[int] = field(default_factory=Counter)
+    """Exit codes of lives that came to an end."""
     reached: Counter[str] = field(default_factory=Counter)
     trace: str = ""
     """A digest of all that happened; equal for equal seeds."""
@@ -116,7 +118,8 @@ class History:
                 seed = self._scenario.settings.seed
                 api.world.configure(SimulatorSettings().merged({"seed": seed}))
                 api.weather = ()
-            code = await self._one(api, disk, clock, plan)
+            limited = number < len(self._scenario.plans)
+            code = await self._one(api, disk, clock, plan, limited=limited)
             if code in {0, 3} and number + 1 >= len(self._scenario.plans):
                 return code
             if code == 7 and number >= len(self._scenario.plans):
@@ -138,11 +141,11 @@ class History:
         if self._life is not None:
             self._life.reach(point)
 
-    async def _one(self, api: Api, disk: Disk, clock: WorldClock, plan: Plan) -> int | None:
+    async def _one(self, api: Api, disk: Disk, clock: WorldClock, plan: Plan, *, limited: bool = False) -> int | None:
         """Live one life and return its exit code, None for a crash."""
         verdict = self._verdict
         self._life = life = Life(
-            self._config(),
+            self._config(limited=limited),
             plan,
             api=api,
             disk=disk,
@@ -158,11 +161,15 @@ class History:
         verdict.reached.update(life.reached)
         verdict.violations += life.problems
         code = self._code(death, plan)
+        if code is not None:
+            verdict.exits[code] += 1
         self._witness.lived(life, death, code, plan, began=began, ended=clock.world())
         self._note("death", verdict.lives, code, death.at, clock.world(), api.asked)
         aborted = any(one.what == "abort" for one in plan.disturbances)
         if code not in {None, 1, 2, 6, 8} and not aborted and (doubtful := in_doubt_after_stop(self._witness)):
             verdict.violations.append(f"I6: a run that ended in order (exit {code}) left {doubtful} requests in doubt")
+        if limited:
+            verdict.violations += overspent(self._witness, api)
         if death.picture is not None:
             assert plan.crash is not None
             verdict.power_cuts += plan.crash.power
@@ -184,7 +191,7 @@ class History:
         self._verdict.violations.append(f"a defect: {death.error!r}")
         return 1
 
-    def _config(self) -> RunConfig:
+    def _config(self, *, limited: bool) -> RunConfig:
         output = self._root / self._scenario.output
         base = RunConfig(
             input=str(self._root / "in.jsonl"),
@@ -193,7 +200,8 @@ class History:
             output_is_folder=self._scenario.output.endswith("/"),
             output_format="jsonl" if self._scenario.output == "lines/" else None,
         )
-        return replace(base, **self._scenario.flags)
+        limits = {"budget": self._scenario.budget, "max_at_risk": self._scenario.max_at_risk} if limited else {}
+        return replace(base, **self._scenario.flags, **limits)
 
     def _event(self, name: str, /, **fields: Any) -> None:
         if name == "result.expired":

@@ -88,6 +88,10 @@ class Scenario:
     plans: tuple[Plan, ...]
     """The first lives; those behind them are left alone."""
     tick_s: float = 20.0
+    budget: float | None = None
+    """USD for the planned lives; those behind them have no limit."""
+    max_at_risk: float | None = None
+    """USD, as above."""
 
 
 def draw(seed: int) -> Scenario:
@@ -106,6 +110,8 @@ def draw(seed: int) -> Scenario:
         weather=weather,
         plans=tuple(_plan(chance) for _ in range(chance.choice((0, 2, 4, 6, 8, 10, 12)))),
         tick_s=60.0 if slow else chance.choice((5.0, 20.0)),
+        budget=chance.choice((0.002, 0.02, 0.5, 3.0)) if chance.random() < 0.2 else None,
+        max_at_risk=chance.choice((0.05, 0.3, 1.0)) if chance.random() < 0.2 else None,
     )
 
 
