@@ -92,10 +92,15 @@ def _shown(default: object, kind: str) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _callback(port: int, media_port: int, settings: str | None, ledger_file: str | None, **flags: object) -> int:
+def _callback(
+    port: int, media_port: int, settings: str | None, journal: str | None, ledger_file: str | None, **flags: object
+) -> int:
+    from bulkgrok.simulator.server import SimulatorServer  # noqa: PLC0415 - help must not wait for it
+
     wanted = _settings(settings, {name: value for name, value in flags.items() if value is not None})
+    server = SimulatorServer(wanted, journal=Path(journal) if journal else None)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(wanted, port, media_port, Path(ledger_file) if ledger_file else None))
+        return runner.run(_serve(server, port, media_port, Path(ledger_file) if ledger_file else None))
 
 
 simulator = click.RichCommand(
@@ -112,6 +117,11 @@ simulator = click.RichCommand(
             help="Port of the media host. Default: any free one.",
         ),
         click.RichOption(["--settings"], metavar="FILE", help="A .json or .toml file; flags come before it."),
+        click.RichOption(
+            ["--journal"],
+            metavar="PATH",
+            help="Where to keep accepted jobs and what became of them, so that the next simulator goes on with them.",
+        ),
         click.RichOption(["--ledger-file"], metavar="PATH", help="Where to write the ledger as JSON at the end."),
         *(_option(name) for name in FIELDS),
     ],
@@ -166,10 +176,7 @@ def _loop_factory() -> Any:  # noqa: ANN401 - uvloop's, or None
     return uvloop.new_event_loop
 
 
-async def _serve(settings: SimulatorSettings, port: int, media_port: int, ledger_file: Path | None) -> int:
-    from bulkgrok.simulator.server import SimulatorServer  # noqa: PLC0415 - help must not wait for it
-
-    server = SimulatorServer(settings)
+async def _serve(server: SimulatorServer, port: int, media_port: int, ledger_file: Path | None) -> int:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

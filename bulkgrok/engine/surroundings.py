@@ -61,7 +61,8 @@ async def _simulator(run_dir: Path, stack: AsyncExitStack) -> str:
     from bulkgrok.simulator.server import SimulatorServer  # noqa: PLC0415 - only where it is asked for
     from bulkgrok.simulator.settings import SimulatorSettings  # noqa: PLC0415 - as above
 
-    server = SimulatorServer(SimulatorSettings(), journal=run_dir / "simulator.jsonl")
+    # A run of ten million rows needs no list of its direct requests in memory.
+    server = SimulatorServer(SimulatorSettings(itemised=False), journal=run_dir / "simulator.jsonl")
     await server.start()
     stack.push_async_callback(server.stop)
     return server.base_url

@@ -51,7 +51,7 @@ def accepted(entry: Entry) -> dict[str, Any]:
 
 def consumed(entry: Entry) -> dict[str, Any]:
     """Return the record of a once-only result that is handed out."""
-    return {"t": "consumed", "id": entry.id, "at": entry.consumed_at}
+    return {"t": "consumed", "id": entry.id, "at": entry.consumed_at, "sha256": entry.sha256.hex()}
 
 
 def delivered(entry: Entry) -> dict[str, Any]:
@@ -93,7 +93,9 @@ def _apply(record: Mapping[str, Any], ledger: Ledger, ordinals: dict[bytes, int]
             ledger.direct_billed += 1
             ledger.ticks += int(record["ticks"])
         case "consumed":
-            ledger.consume(ledger.jobs[record["id"]], float(record.get("at", 0.0)))
+            entry = ledger.jobs[record["id"]]
+            entry.sha256 = bytes.fromhex(record.get("sha256", ""))
+            ledger.consume(entry, float(record.get("at", 0.0)))
         case "delivered":
             ledger.delivered(ledger.jobs[record["id"]])
         case "refused":

@@ -52,9 +52,6 @@ class SimulatorServer:
     ) -> None:
         settings = settings or SimulatorSettings()
         self._journal = Journal(journal) if journal is not None else None
-        if self._journal is not None:
-            # A run of ten million rows needs no list of its direct requests in memory.
-            settings = settings.merged({"itemised": False})
         self.world = World(settings, record=self._journal.append if self._journal is not None else None)
         self._clock = clock
         self._runners: list[web.ServerRunner] = []

@@ -61,6 +61,11 @@ class Simulator:
         )
         urllib.request.urlopen(request, timeout=30).close()
 
+    def kill(self):
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self):
         """End the process."""
         if self.process.poll() is None:

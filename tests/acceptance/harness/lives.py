@@ -82,9 +82,10 @@ class Lives:
         """Send a signal; harmless when the process has ended."""
         self.process.send_signal(number)
 
-    def cut(self, wire):
-        """Cut the connections of this life."""
-        wire.cut()
+    def cut(self, wire=None):
+        """Cut the connections of this life; without a wire, note that something else did."""
+        if wire is not None:
+            wire.cut()
         self._cuts += 1
 
     def kill(self):

@@ -16,6 +16,12 @@ def mixed(count, word=""):
             yield {"custom_id": f"q{row}", "prompt": f"question {row}{word}"}
 
 
+def deferred(count, word=""):
+    """Yield deferred rows."""
+    for row in range(count):
+        yield {"custom_id": f"d{row}", "prompt": f"later {row}{word}", "deferred": True}
+
+
 def write(path, rows):
     """Write rows as JSON Lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -23,20 +23,23 @@ class Run:
         form: One of places.FORMS.
         flags: More flags.
         checkpoint: Where the checkpoint is to lie, if not in the run directory.
+        wire: What the run talks to the simulator through.
+        kinds: Makes the rows.
     """
 
-    def __init__(self, folder, api, *, rows=60, form="lines", flags=(), checkpoint=None):
+    def __init__(self, folder, api, *, rows=60, form="lines", flags=(), checkpoint=None, wire=None, kinds=mixed):
         folder.mkdir(exist_ok=True)
         self.folder, self.api, self.rows = folder, api, rows
         self.places = places(form, folder)
         self.source = folder / "in.jsonl"
-        write(self.source, mixed(rows, f" of {folder.parent.name}/{folder.name}"))
+        write(self.source, kinds(rows, f" of {folder.parent.name}/{folder.name}"))
         self.checkpoint = checkpoint or self.places.run_dir / "checkpoint.db"
         self._before = api.sums()
+        base_url = api.base_url if wire is None else f"http://127.0.0.1:{wire.port}/v1"
         self.lives = Lives(
             (
                 *COMMAND, "run", self.source, *self.places.flags, "--checkpoint", self.checkpoint, "--base-url",
-                api.base_url, "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--progress", "none", *flags,
+                base_url, "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--progress", "none", *flags,
             ),
             environ=environment(),
             run_dir=self.places.run_dir,

@@ -1,7 +1,8 @@
-"""A wire between the command and the simulator that can be cut: a TCP relay on loopback.
+"""A wire between the command and the simulator that can be cut or held: a TCP relay on loopback.
 
 A cut closes every connection at once, as a firewall or a restarted load balancer does; whoever connects afterwards gets
-through. The simulator knows nothing of it: a reply that left it and lay in the wire is gone.
+through. The simulator knows nothing of it: a reply that left it and lay in the wire is gone. While the wire is held
+nothing passes and nobody is told, as in a network that is unplugged.
 """
 
 import asyncio
@@ -19,9 +20,11 @@ class Wire:
     def __init__(self, port):
         self._to = port
         self._open = set()
+        self._passing = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        self.release()
         self._server = self._call(asyncio.start_server(self._relay, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -46,6 +49,7 @@ class Wire:
     async def _copy(self, reader, writer):
         with suppress(OSError):
             while data := await reader.read(65_536):
+                await self._passing.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -58,6 +62,14 @@ class Wire:
                 end.transport.abort()
 
         self._call(cut())
+
+    def hold(self):
+        """Let nothing pass."""
+        self._loop.call_soon_threadsafe(self._passing.clear)
+
+    def release(self):
+        """Let everything pass, and what was held first."""
+        self._loop.call_soon_threadsafe(self._passing.set)
 
     def stop(self):
         """Close everything, for good."""
