@@ -4,7 +4,6 @@ BULKGROK_DISKS is the number of random sizes: 5 in the ordinary test run, 100 wi
 seed.
 """
 
-import json
 import os
 import random
 import threading
@@ -12,18 +11,13 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from harness.command import COMMAND, environment
 from harness.disks import ROOT, Disks
-from harness.judge import judge, read_lines, read_results
-from harness.lives import Lives
 from harness.places import FORMS, places
-from harness.reconcile import reconcile
-from harness.rows import mixed, write
+from harness.run import Run
 
 SIZES = int(os.environ.get("BULKGROK_DISKS", "5"))
 ROWS = 100
-CONCURRENCY = 4
-LEAST_BYTES, MOST_BYTES = 600_000, 4_000_000
+LEAST_BYTES, MOST_BYTES = 1_200_000, 6_000_000
 #: What lies on small disks. On the same one where two names are joined; `temporary` is where spill files may go.
 LAYOUTS = ("run+output+temporary", "run+output", "run", "output", "media", "run output media")
 
@@ -83,23 +77,14 @@ class Squeeze:
         disks.seen(roomy).mkdir()
         if "temporary" in small and not disks.close_temporary():
             self.layout += " (with room in /tmp)"
-        self.places = places(
+        found = places(
             chance.choice(FORMS),
             small.get("output", roomy),
             run=small.get("run", roomy),
             media=small.get("media", small.get("output", roomy)),
         )
-        self.source = folder / "in.jsonl"
-        write(self.source, mixed(ROWS))
-        self.lives = Lives(
-            (
-                *disks.enter, *COMMAND, "run", ROOT / "in.jsonl", *self.places.flags, "--base-url", api.base_url,
-                "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--max-attempts", 1000, "--progress", "none",
-            ),
-            environ=environment(TMPDIR=str(small.get("temporary", roomy))),
-            run_dir=disks.seen(self.places.run_dir),
-            log=folder / "said.log",
-        )  # fmt: skip
+        environ = {"TMPDIR": str(small.get("temporary", roomy))}
+        self.run = Run(folder, api, rows=ROWS, found=found, disks=disks, environ=environ)
 
     def to_the_end(self):
         """Type the command again and again, with more room each time, until it has come to its end."""
@@ -115,7 +100,7 @@ class Squeeze:
                 self.sizes[disk] = int(size * self.chance.uniform(1.1, 2.0))
                 self.disks.resize(disk, self.sizes[disk])
         else:
-            raise AssertionError(self.lives.last_words())
+            raise AssertionError(self.run.lives.last_words())
         for hog in hogs:
             hog.leave()
 
@@ -125,65 +110,40 @@ class Squeeze:
     def _live(self, hogs):
         sums = self.api.sums()
         moment = sums["posts"] + sums["gets"] + self.chance.randrange(1, 150)
-        self.lives.begin()
+        self.run.lives.begin()
         if hogs:
-            self.lives.wait_for(lambda: self._requests() >= moment, look_s=0.01)
+            self.run.lives.wait_for(lambda: self._requests() >= moment, look_s=0.01)
             for hog in hogs:
                 hog.take()
             self.counts["hogged"] += 1
-        return self.lives.await_end("drained", within_s=60)
+        return self.run.lives.await_end("drained", within_s=60)
 
     def _requests(self):
         sums = self.api.sums()
         return sums["posts"] + sums["gets"]
 
     def _over(self, code):
-        assert code in {0, 3, 8}, (code, self.lives.last_words())
+        assert code in {0, 3, 8}, (code, self.run.lives.last_words())
         self.counts[f"exit_{code}"] += 1
         return code != 8
 
-    def judged(self):
-        audit = json.loads(self.lives.ask("audit", self.places.run_dir, "--json", enter=self.disks.enter))
-        output, errors = self.disks.seen(self.places.output), self.disks.seen(self.places.errors)
-        ledger = self.api.ledger()
-        verdict = judge(
-            rows=ROWS,
-            results=read_results(output),
-            errors=read_lines(errors),
-            base=self.disks.seen(self.places.base),
-            ledger=ledger,
-            audit=audit,
-            lives=self.lives.lived,
-            concurrency=CONCURRENCY,
-        )
-        table = self.lives.ask("audit", self.places.run_dir, "--csv", enter=self.disks.enter)
-        left = reconcile(self.source, output=output, errors=errors, audit=audit, table=table, ledger=ledger)
-        verdict.wrong += left.wrong
-        return verdict
 
-
-def test_a_full_disk_costs_no_paid_answer_and_with_room_again_the_run_comes_to_its_end(tmp_path, simulator):
+def test_a_full_disk_costs_no_paid_answer_and_with_room_again_the_run_comes_to_its_end(tmp_path, api):
     seed = int(os.environ.get("BULKGROK_SEED", time.time_ns() % 1_000_000))
     print(f"\nseed={seed}: BULKGROK_DISKS={SIZES} BULKGROK_SEED={seed} tox run -e disks")
     counts, sums, layouts = Counter(), Counter(), Counter()
     for number in range(SIZES):
         folder = tmp_path / str(number)
         folder.mkdir()
-        api = simulator("--latency=0.02", "--deferred-latency=0.2", "--video-latency=0.2", "--media-size=20000")
         disks = Disks(folder)
         squeeze = Squeeze(folder, api, disks, random.Random(seed + number))
         try:
             squeeze.to_the_end()
-            verdict = squeeze.judged()
+            verdict = squeeze.run.judged()
         finally:
-            squeeze.lives.bury()
+            squeeze.run.lives.bury()
             disks.close()
-            api.stop()
-        found = (
-            f"seed {seed + number}: {squeeze.layout}, {squeeze.places.output.name}, {dict(squeeze.counts)}: {verdict}\n"
-            f"{squeeze.lives.last_words()}"
-        )
-        assert verdict.wrong == [], found
+        found = f"seed {seed + number}: {squeeze.layout}: {verdict}\n{squeeze.run.lives.last_words()}"
         assert (verdict.lost, verdict.in_doubt, verdict.failed) == (0, 0, 0), found
         counts += squeeze.counts
         layouts[squeeze.layout] += 1

@@ -10,6 +10,13 @@ from harness.command import COMMAND, environment
 from harness.places import places
 from harness.run import Run
 
+#: What takes from root the right to write where it may not.
+MORTAL = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ("env",)
+)
+
 
 @pytest.fixture
 def working(tmp_path, api):
@@ -102,8 +109,8 @@ def test_an_output_that_is_removed_is_built_again(working):
     goes_on_at_no_cost(run)
 
 
-def test_a_folder_of_parts_that_is_removed_is_built_again(working):
-    run = working(form="parts")
+def test_a_folder_of_parts_that_is_removed_is_built_again(working, tmp_path):
+    run = working(found=places("parts", tmp_path))
     shutil.rmtree(run.places.output)
     run.end(0, 8)  # 0: it was made again with the next part
     goes_on_at_no_cost(run)
@@ -139,6 +146,20 @@ def test_an_input_that_is_removed_stops_the_run_and_can_be_put_back(working, tmp
     run.source.rename(tmp_path / "elsewhere")
     assert "put out of reach while the run was reading it. What was sent is in the checkpoint" in run.end(6)
     (tmp_path / "elsewhere").rename(run.source)
+    goes_on_at_no_cost(run)
+
+
+@pytest.mark.parametrize("what", ["output", "run directory"])
+def test_a_folder_that_is_closed_under_a_run_costs_nothing(working, tmp_path, what):
+    found = places("lines", tmp_path / "outputs", run=tmp_path / "runs")
+    found.base.mkdir()
+    run = working(*MORTAL, found=found)
+    run.after(15)
+    closed = found.base if what == "output" else found.run_dir
+    closed.chmod(0o500)
+    said = run.end(0, 8)
+    closed.chmod(0o700)
+    assert what == "run directory" or "Permission denied" in said
     goes_on_at_no_cost(run)
 
 

@@ -51,6 +51,26 @@ class Disks:
         self.seen(folder).mkdir(parents=True)
         self._mount("-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "tmpfs", folder)
 
+    def make_real(self, folder, size_bytes):
+        """Make a folder below /mnt a file system of its own that can break: ext4 in a file, for root only."""
+        image = self.seen(folder).with_suffix(".ext4")
+        with image.open("wb") as file:
+            file.truncate(size_bytes)
+        self._run("mkfs.ext4", "-q", "-F", "-m", "0", image)
+        self.seen(folder).mkdir(parents=True)
+        self.bring_back(folder)
+
+    def break_off(self, folder):
+        """Let an ext4 go read-only at once, as the kernel does after an error; what is not flushed is gone."""
+        self._mount("-o", "remount,abort", folder)
+
+    def bring_back(self, folder):
+        """Mount an ext4, again if it was broken off."""
+        if os.path.ismount(self.seen(folder)):
+            self._run(*self.enter, "umount", folder)
+        self._mount("-o", "loop", Path(folder).with_suffix(".ext4"), folder)
+        self.seen(folder).chmod(0o700)
+
     def resize(self, folder, size_bytes):
         """Make a disk larger or smaller."""
         self._mount("-o", f"remount,size={size_bytes}", folder)
@@ -67,14 +87,16 @@ class Disks:
             self._mount("-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", folder)
         return True
 
-    def protect(self, folder, *, writable):
-        """Remount a disk read-only, as the kernel does after errors, or writable again."""
-        self._mount("-o", "remount,rw" if writable else "remount,ro", folder)
-
     def _mount(self, *arguments):
-        done = subprocess.run([*self.enter, "mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+        self._run(*self.enter, "mount", *arguments)
+
+    def _run(self, *command):
+        try:
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            pytest.skip(f"no disk can be made here: {error}")
         if done.returncode:
-            pytest.skip(f"no small disks can be made here: {done.stderr.strip()}")
+            pytest.skip(f"no disk can be made here: {done.stderr.strip()}")
 
     def seen(self, path):
         """Return where this process sees a path of the namespace."""

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 from harness.command import COMMAND, environment
+from harness.disks import ROOT
 from harness.judge import judge, read_lines, read_results
 from harness.lives import Lives
 from harness.places import places
@@ -20,17 +21,33 @@ class Run:
         folder: Where its files lie. Its name is in every prompt, so that no two runs send the same request.
         api: The simulator.
         rows: n rows of the input.
-        form: One of places.FORMS.
+        found: Where the outputs lie; in the folder, as lines, if nothing is said.
         flags: More flags.
         checkpoint: Where the checkpoint is to lie, if not in the run directory.
         wire: What the run talks to the simulator through.
         kinds: Makes the rows.
+        disks: Small disks that the run sees; the folder is then disks.ROOT to it.
+        environ: More of its environment.
     """
 
-    def __init__(self, folder, api, *, rows=60, form="lines", flags=(), checkpoint=None, wire=None, kinds=mixed):
+    def __init__(
+        self,
+        folder,
+        api,
+        *,
+        rows=60,
+        found=None,
+        flags=(),
+        checkpoint=None,
+        wire=None,
+        kinds=mixed,
+        disks=None,
+        environ=(),
+    ):
         folder.mkdir(exist_ok=True)
-        self.folder, self.api, self.rows = folder, api, rows
-        self.places = places(form, folder)
+        self.folder, self.api, self.rows, self.disks = folder, api, rows, disks
+        inside, self._enter = (folder, ()) if disks is None else (ROOT, disks.enter)
+        self.places = found or places("lines", inside)
         self.source = folder / "in.jsonl"
         write(self.source, kinds(rows, f" of {folder.parent.name}/{folder.name}"))
         self.checkpoint = checkpoint or self.places.run_dir / "checkpoint.db"
@@ -38,13 +55,18 @@ class Run:
         base_url = api.base_url if wire is None else f"http://127.0.0.1:{wire.port}/v1"
         self.lives = Lives(
             (
-                *COMMAND, "run", self.source, *self.places.flags, "--checkpoint", self.checkpoint, "--base-url",
-                base_url, "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--progress", "none", *flags,
+                *self._enter, *COMMAND, "run", inside / "in.jsonl", *self.places.flags, "--checkpoint", self.checkpoint,
+                "--base-url", base_url, "--concurrency", CONCURRENCY, "--poll-interval", "0.1", "--progress", "none",
+                "--max-attempts", 1000, *flags,
             ),
-            environ=environment(),
-            run_dir=self.places.run_dir,
+            environ=environment(**dict(environ)),
+            run_dir=self._seen(self.places.run_dir),
             log=folder / "said.log",
         )  # fmt: skip
+
+    def _seen(self, path):
+        """Return where this process sees a path of the run."""
+        return path if self.disks is None else self.disks.seen(path)
 
     @property
     def posts(self):
@@ -70,21 +92,20 @@ class Run:
 
     def judged(self):
         """Return the verdict on a run that has come to its end."""
-        audit, ledger = json.loads(self.lives.ask("audit", self.checkpoint, "--json")), self.ledger()
+        audit = json.loads(self.lives.ask("audit", self.checkpoint, "--json", enter=self._enter))
+        output, errors, ledger = self._seen(self.places.output), self._seen(self.places.errors), self.ledger()
         verdict = judge(
             rows=self.rows,
-            results=read_results(self.places.output),
-            errors=read_lines(self.places.errors),
-            base=self.places.base,
+            results=read_results(output),
+            errors=read_lines(errors),
+            base=self._seen(self.places.base),
             ledger=ledger,
             audit=audit,
             lives=self.lives.lived,
             concurrency=CONCURRENCY,
         )
-        table = self.lives.ask("audit", self.checkpoint, "--csv")
-        left = reconcile(
-            self.source, output=self.places.output, errors=self.places.errors, audit=audit, table=table, ledger=ledger
-        )
+        table = self.lives.ask("audit", self.checkpoint, "--csv", enter=self._enter)
+        left = reconcile(self.source, output=output, errors=errors, audit=audit, table=table, ledger=ledger)
         assert verdict.wrong + left.wrong == [], (verdict, self.lives.last_words())
         return verdict
 
