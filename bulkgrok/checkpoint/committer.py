@@ -4,6 +4,10 @@ Law: what `commit` returned from is durable. A change that was handed in is appl
 becomes of the task that waits for it. Changes are applied in the order they came in; those that arrive while the disk
 is busy become the next group. Backpressure is the waiting itself: whoever commits waits for the disk.
 
+Threads meet once a group, not once a change: what comes in is gathered on the loop and handed over when the writer has
+nothing to do, and the writer tells of a whole group at once. Waking a thread for each change took more of the processor
+than the change itself.
+
 When the disk fails, or is about to be full, the run is over (`failed`): then only saving counts, see `rescue`.
 """
 
@@ -11,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from bulkgrok.checkpoint.ballast import SIZE_BYTES
@@ -48,28 +52,28 @@ class Committer:
         store: Not yet open; from `start` to `close` it belongs to the committer's thread.
         max_ops: n changes of one group, about.
         max_bytes: Bytes of answers in one group, about.
-        max_delay_s: How long a group waits for more changes; 0 for not at all.
         ballast_bytes: Room kept on the disk for the time when it is full; 0 for none.
         inline: No thread: everything runs at once where it is called, for simulations with a clock of their own.
     """
 
-    def __init__(  # noqa: PLR0913 - knobs of one mechanism
+    def __init__(
         self,
         store: Store,
         *,
         max_ops: int = 256,
         max_bytes: int = 8 << 20,
-        max_delay_s: float = 0.0,
         ballast_bytes: int = SIZE_BYTES,
         inline: bool = False,
     ) -> None:
         self._store = store
         self._max_ops = max_ops
         self._max_bytes = max_bytes
-        self._max_delay_s = max_delay_s
         self._inline = inline
         self._rescue = Rescue(store, ballast_bytes=ballast_bytes)
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._gathered: deque[_Entry] = deque()
+        self._busy = False
+        """Whether the writer has a group, or is about to be given one."""
+        self._groups: SimpleQueue[list[_Entry] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told: Callable[[Money], None] | None = None
@@ -153,7 +157,9 @@ class Committer:
         if self._thread is None:
             self._end()
             return
-        self._queue.put(None)
+        while self._gathered:
+            self._groups.put(self._group())
+        self._groups.put(None)
         thread, self._thread = self._thread, None
         await asyncio.shield(asyncio.to_thread(thread.join))
 
@@ -165,47 +171,49 @@ class Committer:
         if self._inline:
             self._deliver([entry], self._carry_out([entry]))
         else:
-            self._queue.put(entry)
+            self._gathered.append(entry)
+            if not self._busy:
+                self._busy = True
+                self._loop.call_soon(self._hand_over)
         return entry.future
+
+    def _hand_over(self) -> None:
+        """Give the writer the next group, if there is one."""
+        self._busy = bool(self._gathered)
+        if self._busy:
+            self._groups.put(self._group())
+
+    def _group(self) -> list[_Entry]:
+        """Return what came in first, up to the size of a group."""
+        group: list[_Entry] = []
+        ops, size = 0, 0
+        while self._gathered and ops < self._max_ops and size < self._max_bytes:
+            entry = self._gathered.popleft()
+            group.append(entry)
+            ops += len(entry.changes)
+            size += entry.cost
+        return group
+
+    def _carried_out(self, group: list[_Entry], money: Money | None) -> None:
+        """Tell those who wait, then hand over what came in meanwhile, with what they hand in now."""
+        self._deliver(group, money)
+        assert self._loop is not None  # noqa: S101 - it runs this
+        self._loop.call_soon(self._hand_over)
 
     # On the writer's thread
 
     def _work(self) -> None:
-        """Take what has come in, carry it out, tell those who wait; until told to end."""
-        ending = False
-        while not ending:
-            group, ending = self._take()
-            if group:
-                money = self._carry_out(group)
-                assert self._loop is not None  # noqa: S101 - set before the thread starts
-                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(self._deliver, group, money)
+        """Carry out what is handed over, group by group, until told to end."""
+        while (group := self._groups.get()) is not None:
+            money = self._carry_out(group)
+            assert self._loop is not None  # noqa: S101 - set before the thread starts
+            with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                self._loop.call_soon_threadsafe(self._carried_out, group, money)
         self._end()
 
     def _end(self) -> None:
         self._rescue.leave()
         self._store.close()
-
-    def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for something to do; return it with what else has come in, and whether that is the end."""
-        entry = self._queue.get()
-        group: list[_Entry] = []
-        ops, size = 0, 0
-        wait_until = time.monotonic() + self._max_delay_s if self._max_delay_s > 0 else 0.0
-        while entry is not None:
-            group.append(entry)
-            ops += len(entry.changes)
-            size += entry.cost
-            if ops >= self._max_ops or size >= self._max_bytes:
-                return group, False
-            if entry.function is not None:
-                wait_until = 0.0
-            left = wait_until - time.monotonic() if wait_until else 0.0
-            try:
-                entry = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
-            except Empty:
-                return group, False
-        return group, True
 
     def _carry_out(self, group: list[_Entry]) -> Money | None:
         """Apply all changes of a group, then run its functions, which thereby see everything handed in before them.

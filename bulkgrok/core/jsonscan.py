@@ -14,6 +14,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple, NoReturn
 
+import orjson
+
 #: Nesting beyond this is treated as no JSON: common readers give up there, and the limit must not depend on the caller.
 MAX_DEPTH: Final = 500
 
@@ -54,6 +56,7 @@ _TO_BRACKET: Final = re.compile(_RUN + rb"([\[\]{}])?+", re.DOTALL)
 _SCALAR_END: Final = re.compile(_ANY_STRING + rb"|[^,\]} \t\r\n]++", re.DOTALL)
 _BEGIN: Final = re.compile(_WS)
 _MEMBER: Final = re.compile(_WS + b"(" + _ANY_STRING + b")" + _WS + b":" + _WS, re.DOTALL)
+_WHITE: Final = (b"", b" ", b"\t", b"\r", b"\n")
 _UTF8_PIECE_BYTES: Final = 1 << 20
 _SMALL_BYTES: Final = 1 << 15
 
@@ -77,8 +80,19 @@ class Span(NamedTuple):
 def is_valid(text: bytes) -> bool:
     """Tell whether bytes are one JSON value in UTF-8, without outer white space, nested at most MAX_DEPTH deep."""
     if len(text) <= _SMALL_BYTES and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
-        return _is_parsed(text)
+        return _is_ordinary(text) or _is_parsed(text)
     return _is_grammatical(text) and _is_utf8(text)
+
+
+def _is_ordinary(text: bytes) -> bool:
+    """Tell whether a parser accepts a small text that is stricter than need be, and several times as fast."""
+    if text[:1] in _WHITE or text[-1:] in _WHITE:
+        return False
+    try:
+        orjson.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_parsed(text: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from bulkgrok.core.jsonscan import begin, find_members
+from bulkgrok.core.jsonscan import begin, end_of, find_members
 from bulkgrok.core.jsontext import BOM, one_line, one_line_in_pieces
 from bulkgrok.core.model import JsonObject, RowError, Settled
 
@@ -22,6 +22,7 @@ _LARGE_BYTES: Final = 1 << 20
 _BLOCK_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 1 << 18
 _MOST_USAGE_BYTES: Final = 1 << 16
+_USAGE: Final = b'"usage"'
 _PLACE: Final = b'"body":null'
 _TELLING = ("custom_id", "row", "response", "error")
 _ABSENT = object()
@@ -133,12 +134,30 @@ def clean_text(text: str) -> str:
 
 def _usage(settled: Settled, body: bytes | None) -> bytes | None:
     """Return the usage as the API wrote it: what is stored went through a parser that rounds large numbers."""
-    stored = settled.usage
     if body is not None and b'"usage"' in body:
-        exact = stored is not None and body.count(b'"usage"') == 1 and b'"usage":' + stored in body
-        if not exact and (written := _usage_in(body)) is not None:
+        written = _usage_of_one(body, settled.usage) or _usage_in(body)
+        if written is not None:
             return written
     return _stored_usage(settled)
+
+
+def _usage_of_one(body: bytes, stored: bytes | None) -> bytes | None:
+    """Return the usage of a body that names it once, where it is what is stored; the whole body need not be read."""
+    if stored is None or body.count(_USAGE) != 1:
+        return None
+    start = body.index(_USAGE) + len(_USAGE)
+    if body[start : start + 1 + len(stored)] == b":" + stored:
+        return stored
+    colon = begin(body, start)
+    start = begin(body, colon + 1)
+    if body[colon : colon + 1] != b":" or body[start : start + 1] != b"{":
+        return None
+    written = body[start : end_of(body, start)]
+    try:
+        same = orjson.dumps(orjson.loads(written)) == stored
+    except ValueError:
+        return None
+    return written if same else None
 
 
 def _usage_in(body: bytes) -> bytes | None:

@@ -129,14 +129,30 @@ def test_a_group_has_a_size():
     assert asyncio.run(scenario(lambda row: [redeem(row), succeed(row)], max_ops=3)) == [4] * 10
 
 
-def test_a_group_may_wait_for_company():
+def test_what_comes_in_at_one_time_is_one_transaction():
     async def scenario():
         gate = Gate()
-        committer = Committer(gate, max_delay_s=30.0, max_ops=3)
+        committer = Committer(gate)
         await committer.start()
-        gate.groups.clear()
-        await asyncio.gather(*(committer.commit(submit(row)) for row in range(3)))
-        assert gate.groups == [3]
+        await asyncio.gather(*(committer.commit(submit(row)) for row in range(50)))
+        assert gate.groups == [50]
+        await committer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_those_who_were_told_hand_in_next_is_one_transaction():
+    async def scenario():
+        gate = Gate()
+        committer = Committer(gate)
+        await committer.start()
+
+        async def work(row):
+            await committer.commit(submit(row))
+            await committer.commit(redeem(row), succeed(row))
+
+        await asyncio.gather(*(work(row) for row in range(50)))
+        assert gate.groups == [50, 100]
         await committer.close()
 
     asyncio.run(scenario())
