@@ -133,10 +133,15 @@ class Committer:
             # Not shielded: what cancelling does to the future says nothing to the thread that has the changes.
             await self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
 
-    def post(self, *changes: Change) -> asyncio.Future[None]:
-        """Hand in changes; the future is done once they are durable. Cancelling it does not call them back."""
+    def post(
+        self, *changes: Change, then: Callable[[BaseException | None], None] | None = None
+    ) -> asyncio.Future[None]:
+        """Hand in changes; the future is done once they are durable. Cancelling it does not call them back.
+
+        `then` is called with None once they are durable, else with what `commit` would raise.
+        """
         future = self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
-        future.add_done_callback(_retrieve)
+        future.add_done_callback(_retrieve if then is None else lambda done: then(done.exception()))
         return future
 
     async def call(self, function: Callable[..., T], /, *args: object) -> T:

@@ -355,6 +355,13 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def post(self, *changes: Change, then: Callable[[BaseException | None], None]) -> object:
+        """Hand in changes for one transaction without waiting: what is handed in later follows them.
+
+        `then` is called on the loop: with None once they are durable, else with what `commit` would raise.
+        """
+        ...
+
     async def call(self, function: Callable[..., T], /, *args: object) -> T:
         """Run a function of the store in order with the commits."""
         ...

@@ -1,7 +1,8 @@
 """One POST: intent, request, verdict, and what the verdict means for the row.
 
-Law: the intent is durable before the first byte leaves, the outcome before anybody acts on it. The reply of a request
-in flight is never thrown away: a worker that sends is not cancelled, it drains.
+Law: the intent is durable before the first byte leaves, the outcome before anybody acts on it. Only an answer is not
+waited for: it is handed in before the next intent of its slot can be, so no crash leaves more rows in doubt than there
+are slots. The reply of a request in flight is never thrown away: a worker that sends is not cancelled, it drains.
 """
 
 from __future__ import annotations

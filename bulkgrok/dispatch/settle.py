@@ -2,6 +2,10 @@
 
 Law: works from the stored Record alone, so that recovery and the running engine go the same way. Nothing here asks the
 API for an answer again; only a file's address may be asked for anew.
+
+A direct answer that is one is handed in and not waited for: the checkpoint takes changes in order, so the next intent
+of the same slot is durable only with it or after it, and needs one flush with it instead of two. It counts once it is
+durable.
 """
 
 from __future__ import annotations
@@ -87,6 +91,7 @@ class Settler:
         again: Called with a row that became pending and must be read from the input again.
         hide: Takes the key out of words of the API's.
         download: Called with a row whose files must be fetched before it counts; None when downloads are off.
+        settled: Called when what was handed in is durable, with None, or could not be made so.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -106,6 +111,7 @@ class Settler:
         again: Callable[[int], None],
         hide: Callable[[str], str],
         download: Callable[[int], None] | None,
+        settled: Callable[[BaseException | None], None],
     ) -> None:
         self._checkpoint = checkpoint
         self._record = load
@@ -121,16 +127,38 @@ class Settler:
         self._again = again
         self._hide = hide
         self._download = download
+        self._settled = settled
+        self.open = 0
+        """Answers handed in that are not durable yet."""
 
     async def answered(self, redeem: Redeem, record: Record) -> int | None:
-        """Settle a direct answer in one commit with its bytes; return the tokens it took."""
+        """Settle a direct answer in one transaction with its bytes; return the tokens it took."""
         decoded = self._kinds[record.kind].decode(record.raw, text=False)
         if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
             await self._checkpoint.commit(redeem)
             self._download(record.row)
             return None
-        await self._commit(record, decoded, (), first=(redeem,))
-        return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
+        if isinstance(decoded, Unusable):
+            await self._commit_all(record, [redeem, *self._unusable(record, decoded)])
+            return None
+        self._hand_in(redeem, record, decoded)
+        return sum(decoded.tokens[:3]) if decoded.usage is not None else None
+
+    def _hand_in(self, redeem: Redeem, record: Record, answer: Answer) -> None:
+        succeed = self._succeed(record, answer, ())
+
+        def then(error: BaseException | None) -> None:
+            self.open -= 1
+            if error is None:
+                self._count_success(record, answer, succeed.cost_usd)
+            self._settled(error)
+
+        self.open += 1
+        self._checkpoint.post(redeem, succeed, then=then)
+
+    async def finish(self) -> None:
+        """Return when everything that was handed in is durable, or could not be made so."""
+        await self._checkpoint.call(lambda: None)
 
     async def redeemed(self, row: int) -> int | None:
         """Settle a row whose bytes are durable; return the tokens it took. For a large answer, hold room for it."""
@@ -174,37 +202,32 @@ class Settler:
         """Fail a row whose files cannot be had; its paid answer is kept."""
         await self._commit_all(record, [self._failure(record, answer, code=code, message=message)])
 
-    async def _commit(
-        self,
-        record: Record,
-        decoded: Answer | Unusable,
-        assets: tuple[Asset, ...],
-        *,
-        first: tuple[Change, ...] = (),
-    ) -> None:
+    async def _commit(self, record: Record, decoded: Answer | Unusable, assets: tuple[Asset, ...]) -> None:
         if isinstance(decoded, Unusable):
-            await self._commit_all(record, [*first, *self._unusable(record, decoded)])
+            await self._commit_all(record, self._unusable(record, decoded))
             return
-        cost = self._cost(record, decoded)
-        succeed = Succeed(
-            row=record.row,
-            model=decoded.model or record.model,
-            cost_usd=cost,
-            usage=self._json(decoded.usage),
-            tokens=decoded.tokens,
-            assets=assets or tuple(Asset(url=ref.url) for ref in decoded.assets),
-        )
-        await self._checkpoint.commit(*first, succeed)
-        self._count_success(decoded, cost)
-        self._events("item.succeeded", row=record.row, kind=record.kind, attempts=record.attempts)
+        succeed = self._succeed(record, decoded, assets)
+        await self._checkpoint.commit(succeed)
+        self._count_success(record, decoded, succeed.cost_usd)
 
-    def _count_success(self, answer: Answer, cost: float | None) -> None:
+    def _succeed(self, record: Record, answer: Answer, assets: tuple[Asset, ...]) -> Succeed:
+        return Succeed(
+            row=record.row,
+            model=answer.model or record.model,
+            cost_usd=self._cost(record, answer),
+            usage=self._json(answer.usage),
+            tokens=answer.tokens,
+            assets=assets or tuple(Asset(url=ref.url) for ref in answer.assets),
+        )
+
+    def _count_success(self, record: Record, answer: Answer, cost: float | None) -> None:
         progress = self._progress
         progress.succeeded += 1
         progress.cost_usd += cost or 0.0
         tokens = progress.tokens
         for name, number in zip(("prompt", "completion", "reasoning", "cached"), answer.tokens, strict=True):
             tokens[name] = tokens.get(name, 0) + number
+        self._events("item.succeeded", row=record.row, kind=record.kind, attempts=record.attempts)
 
     def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:
         """Decide what becomes of a complete reply that is no answer."""

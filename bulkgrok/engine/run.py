@@ -225,6 +225,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
                 self._stop(error)
             await asyncio.gather(*workers)
+            await stages.settler.finish()
             self._worked.set()
             await projecting
         finally:

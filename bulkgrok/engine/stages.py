@@ -123,6 +123,7 @@ class Building:
         self._conductor: Conductor | None = None
         self._downloads: Downloads | None = None
         self._unsettled = 0
+        self._handed_in: Callable[[], int] = int
 
     async def build(self, stack: AsyncExitStack) -> Stages:
         """Return the stages, knowing what the checkpoint knows."""
@@ -144,6 +145,7 @@ class Building:
             progress=self._progress,
         )
         settler = self._settler()
+        self._handed_in = lambda: settler.open
         if config.download:
             self._downloads = self._downloading(settler, transport)
         poster = self._poster(transport, settler, rejections, scheduler)
@@ -194,7 +196,7 @@ class Building:
 
     def _settling(self) -> int:
         mending = self._downloads is not None and self._downloads.mending
-        return self._unsettled + self._downloading_rows() + mending
+        return self._handed_in() + self._unsettled + self._downloading_rows() + mending
 
     def _downloading_rows(self) -> int:
         return self._downloads.open if self._downloads is not None else 0
@@ -243,7 +245,13 @@ class Building:
             again=self._again,
             hide=self._config.api_key.hide,
             download=self._download if self._config.download else None,
+            settled=self._answer_settled,
         )
+
+    def _answer_settled(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._stop(error)
+        self._settled()
 
     def _download(self, row: int) -> None:
         if self._downloads is not None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from bulkgrok import kinds
 from bulkgrok.checkpoint import Committer
-from bulkgrok.core.errors import StoppedByApi
+from bulkgrok.core.errors import StoppedByApi, StorageFailed
+from bulkgrok.core.lifecycle import Redeem
 from bulkgrok.core.model import Entry, Item, Mode, NoReply, NotSent, Progress, Reply, Work
 from bulkgrok.core.outcome import Sign
 from bulkgrok.core.retry import Health, RowPolicy
@@ -54,17 +56,17 @@ def item(row=0, mode=Mode.DIRECT, *, stream=False, kind="chat"):
     )
 
 
-async def inline(function, /, *args):
+async def at_once(function, /, *args):
     return function(*args)
 
 
 class Bench:
     """The dispatch stage on a scripted API."""
 
-    def __init__(self, script, **policy):
+    def __init__(self, script, *, store=None, inline=True, **policy):
         self.api = ScriptedTransport(script)
-        self.store = MemoryStore()
-        self.checkpoint = Committer(self.store, inline=True)
+        self.store = store or MemoryStore()
+        self.checkpoint = Committer(self.store, inline=inline)
         self.progress, self.health, self.again = Progress(), Health(max_outage_s=7200.0), []
         self.policy = RowPolicy(**{"max_attempts": 8, "resubmit_doubtful": True, "resubmit_lost": True, **policy})
         self.account = Account(self.api)
@@ -76,17 +78,18 @@ class Bench:
             "events": lambda name, /, **fields: None,
             "progress": self.progress,
         }
-        self.memory = Memory()
+        self.memory, self.settled = Memory(), []
         self.settler = Settler(
             **common,
             memory=self.memory,
-            offload=inline,
+            offload=at_once,
             load=self.store.record,
             cost=lambda record, decoded: 0.25,
             encode_json=lambda value: json.dumps(value).encode(),
             again=self.again.append,
             hide=str,
             download=None,
+            settled=self.settled.append,
         )
         self.rejections = Rejections(
             checkpoint=self.checkpoint, account=self.account, armed=False, progress=self.progress
@@ -96,7 +99,7 @@ class Bench:
             "health": self.health,
             "jitter": lambda: 0.5,
             "settler": self.settler,
-            "large": LargeReplies(offload=inline, memory=self.memory, answer_bytes=4_000_000),
+            "large": LargeReplies(offload=at_once, memory=self.memory, answer_bytes=4_000_000),
         }
         self.intended = []
         self.poster = Poster(
@@ -151,6 +154,65 @@ def test_an_answer_succeeds_in_the_outbox():
     assert (settled.body, settled.request_id, settled.attempts, settled.cost_usd) == (ANSWER, "req-1", 1, 0.25)
     assert feedback.sign is Sign.GOOD
     assert bench.store.totals().billed == 1
+
+
+class SlowDisk(MemoryStore):
+    """A store that takes an answer only when it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_go, self.full, self.groups = threading.Event(), False, []
+
+    def apply(self, changes):
+        if any(isinstance(change, Redeem) for change in changes):
+            self.may_go.wait()
+            if self.full:
+                msg = "The disk is full."
+                raise StorageFailed(msg)
+        super().apply(changes)
+        self.groups.append([type(change).__name__ for change in changes])
+
+
+def on_a_slow_disk(scenario):
+    async def main():
+        bench = Bench([reply(200, ANSWER)] * 2, store=SlowDisk(), inline=False)
+        await bench.checkpoint.start()
+        await scenario(bench)
+        await bench.checkpoint.close()
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_handed_in_before_the_next_intent_of_its_slot_and_counts_once_it_is_durable():
+    async def scenario(bench):
+        async def slot():
+            await bench.poster.send(Work(item=item(0)))
+            await bench.poster.send(Work(item=item(1)))
+
+        working = asyncio.create_task(slot())
+        while not bench.settler.open:  # noqa: ASYNC110 - nothing tells of it, and that is the point
+            await asyncio.sleep(0)
+        assert (bench.progress.succeeded, bench.settler.open, bench.settled) == (0, 1, [])
+        assert len(bench.api.asked) == 1
+        bench.store.may_go.set()
+        await working
+        await bench.settler.finish()
+        assert (bench.progress.succeeded, bench.settler.open, bench.settled) == (2, 0, [None, None])
+        assert bench.store.groups == [["Submit"], ["Redeem", "Succeed", "Submit"], ["Redeem", "Succeed"]]
+
+    on_a_slow_disk(scenario)
+
+
+def test_an_answer_that_cannot_be_made_durable_is_told_and_does_not_count():
+    async def scenario(bench):
+        await bench.poster.send(Work(item=item()))
+        bench.store.full = True
+        bench.store.may_go.set()
+        await bench.settler.finish()
+        assert (bench.progress.succeeded, bench.settler.open) == (0, 0)
+        assert [type(error) for error in bench.settled] == [StorageFailed]
+
+    on_a_slow_disk(scenario)
 
 
 def test_the_intent_is_durable_before_the_request_leaves():
