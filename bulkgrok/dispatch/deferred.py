@@ -114,7 +114,9 @@ class Redeemer:
     async def _carry_out(self, job: Job, exchange: Exchange, asked_at: float) -> Feedback:
         complete = isinstance(exchange, Reply) and exchange.complete and 200 <= exchange.status < 300
         pending = complete and isinstance(exchange, Reply) and self._says_pending(exchange.body)
-        verdict = judge_get(exchange, pending=pending)
+        verdict, final = judge_get(exchange, pending=pending), self._is_final(job, exchange, asked_at)
+        if not final:
+            job.overdue = 0
         if not isinstance(verdict, Missing):
             job.missing = 0
         if not isinstance(verdict, ServerError):
@@ -123,11 +125,11 @@ class Redeemer:
             case Answered() if isinstance(exchange, Reply):
                 return await self._redeem(job, exchange.status, exchange.body)
             case Pending():
-                return await self._pending(job, verdict, final=self._is_final(job, exchange, asked_at))
+                return await self._pending(job, verdict, final=final)
             case Missing(message=message):
-                return await self._missing(job, message, final=self._is_final(job, exchange, asked_at))
+                return await self._missing(job, message, final=final)
             case ServerError():
-                return await self._server_error(job, verdict, final=self._is_final(job, exchange, asked_at))
+                return await self._server_error(job, verdict, final=final)
             case JobRefused():
                 return await self._job_refused(job, verdict)
             case Stop(status=status, message=message):

@@ -464,6 +464,21 @@ def test_a_result_that_never_comes_whole_expires_after_its_deadline_instead_of_b
     assert bench.failure() == "expired"
 
 
+def test_polls_that_tell_nothing_by_a_clock_that_is_ahead_do_not_add_up_while_the_server_says_otherwise():
+    async def scenario(bench):
+        job = (await bench.poster.send(Work(item=item(mode=Mode.DEFERRED)))).job
+        await asyncio.sleep(90_000)
+        for _ in range(20):
+            await asyncio.sleep(30)
+            bench.health.there(asyncio.get_running_loop().time())
+            job = (await bench.redeemer.poll(job)).job
+        return job
+
+    early = reply(202, date_at=1_790_000_100.0)
+    _, job = play([reply(200, {"request_id": "r1"}), *[NoReply(reason="dropped"), early] * 10], scenario)
+    assert job is not None
+
+
 def test_an_id_given_twice_is_in_doubt_for_the_second_row():
     async def scenario(bench):
         return [await bench.poster.send(Work(item=item(row, mode=Mode.DEFERRED))) for row in range(2)]
