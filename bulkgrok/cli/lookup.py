@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from bulkgrok.config import RunConfig, find_run_dirs, places
 from bulkgrok.core.errors import BulkgrokError, UsageError
@@ -170,18 +170,23 @@ def _typed(value: object, types: Mapping[str, type]) -> Mapping[str, Any] | None
     """Return what is used of an object of a status file, as far as it is of its type; None where there is no object."""
     if not isinstance(value, dict):
         return None
-    return {
-        name: _number(value[name]) if kind is float else value[name]
-        for name, kind in types.items()
-        if isinstance(value.get(name), kind | int if kind is float else kind) and not isinstance(value[name], bool)
-    }
+    found: dict[str, Any] = {}
+    for name, kind in types.items():
+        one = value.get(name)
+        if kind is str and isinstance(one, str):
+            found[name] = one
+        elif kind is not str and _is_number(one):
+            found[name] = float(one) if kind is float else int(one)
+    return found
 
 
 def _number(value: object) -> float:
     """Return a number that a file holds, 0.0 for anything else: it may be damaged, or another program's."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1 << 53:
-        return 0.0
-    return float(value)
+    return float(value) if _is_number(value) else 0.0
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1 << 53
 
 
 def _runner(run_dir: Path, status: Mapping[str, Any]) -> int | None:

@@ -21,7 +21,7 @@ from bulkgrok.cli.messages import again, error_stream, say, say_crash, say_error
 from bulkgrok.cli.shielding import shield
 from bulkgrok.config import FLAGS, Flag, RunConfig, color_wanted, load, places
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.telemetry.wording import duration, noun, printable
+from bulkgrok.telemetry.wording import duration, json_printable, noun, printable
 
 if TYPE_CHECKING:
     from bulkgrok.core.model import Progress, Report
@@ -147,7 +147,7 @@ def _preview(config: RunConfig) -> int:
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         requests = runner.run(preview(config, config.preview or 0))
     for request in requests:
-        write_out(json.dumps(request, ensure_ascii=False))
+        write_out(json_printable(json.dumps(request, ensure_ascii=False)))
     return 0
 
 

@@ -26,6 +26,8 @@ from bulkgrok.telemetry.wording import printable
 _TEMPLATE_ROWS: Final = 20
 _NAMES_REMEMBERED: Final = 200_000
 _QUIET_S: Final = 0.5
+#: Bodies in memory together. Rows of many megabytes are fewer at once than `--concurrency` allows.
+_HELD_BYTES: Final = 256 << 20
 
 
 class Source(Protocol):
@@ -290,7 +292,7 @@ class Conductor:
         if counts is not None and counts.posts and counts.digest != encoded.digest and not self._known.rebound:
             raise self._other_row(raw.row)
         self._note_name(encoded)
-        while self._scheduler.queued >= self._prefetch and not self._stopped:
+        while not (self._stopped or self._has_room(encoded)):
             self._changed.clear()
             await self._changed.wait()
         if counts is None:
@@ -304,6 +306,13 @@ class Conductor:
                 losses=counts.losses,
             )
         self._scheduler.offer(work)
+
+    def _has_room(self, item: Item) -> bool:
+        """Tell whether a row may be held until it is sent: not too many are, nor too many bytes together."""
+        scheduler = self._scheduler
+        if scheduler.queued >= self._prefetch:
+            return False
+        return scheduler.held_bytes == 0 or scheduler.held_bytes + len(item.body) <= _HELD_BYTES
 
     async def _bad_row(self, bad: BadRow) -> None:
         if bad.template and self._templates_failed is not None:

@@ -70,7 +70,8 @@ class Chat:
     def estimate_tokens(self, body: JsonObject, encoded: bytes) -> int:
         """Return about how many tokens count against the token limit: prompt plus what may be generated."""
         generated = _completion_limit(body) or _USUAL_COMPLETION_TOKENS
-        return _prompt_bytes(encoded)[0] // 4 + _prompt_bytes(encoded)[1] + 16 + _n(body) * generated
+        size, images = _prompt_bytes(encoded)
+        return size // 4 + images + 16 + _n(body) * generated
 
     def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float | None:
         """Return what the request costs at most, as far as can be told; None for a model without a price.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 from pyarrow import parquet as pq
@@ -18,6 +18,8 @@ from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import RawRow
 from bulkgrok.readers.cells import converted
 from bulkgrok.readers.identity import open_input
+from bulkgrok.readers.lines import LINE_BYTES
+from bulkgrok.readers.unpacking import find_bomb, most_rows
 
 #: n rows read at a time at most, and about how many bytes of them.
 BATCH_ROWS: Final = 256
@@ -37,7 +39,7 @@ class ParquetReader:
         columns: Those needed, None for all; a column that the file does not have is absent from its rows.
 
     Raises:
-        InputError: It is damaged, or two of its columns have the same name.
+        InputError: It is damaged, two of its columns have the same name, or it unpacks to more than can be meant.
     """
 
     def __init__(self, path: Path, *, columns: frozenset[str] | None = None) -> None:
@@ -45,6 +47,8 @@ class ParquetReader:
         try:
             with open_input(path) as source, self._open(source) as file:
                 names = file.schema_arrow.names
+                self._names = [name for name in names if columns is None or name in columns]
+                bomb = find_bomb(file, self._names)
         except _FAILURES as error:
             msg = f"{path} cannot be read as Parquet: {_reason(error)}. Nothing was sent."
             raise InputError(msg, hint="The file is damaged or encrypted: make or copy it again.") from None
@@ -52,7 +56,9 @@ class ParquetReader:
         if twice:
             msg = f"{path} has more than one column {', '.join(map(repr, twice))}. Nothing was sent."
             raise InputError(msg, hint="Give every column its own name.")
-        self._names = [name for name in names if columns is None or name in columns]
+        if bomb is not None:
+            msg = f"{path}: {bomb}, which is no data for requests. Nothing was sent."
+            raise InputError(msg, hint="Leave that column out; with --prompt only the columns it names are read.")
 
     def chunks(self) -> Iterator[Sequence[RawRow]]:
         """Yield all rows from the first, `line` None; see `core.ports.Reader`."""
@@ -61,8 +67,8 @@ class ParquetReader:
         try:
             with open_input(self._path) as source, self._open(source) as file:
                 for group in range(file.num_row_groups):
-                    for batch in self._batches(file, group):
-                        chunk = [_row(row + index, value) for index, value in enumerate(converted(batch, self._names))]
+                    for batch in self._batches(file, source, group):
+                        chunk = [_row(row + index, value) for index, value in enumerate(self._values(batch))]
                         row += len(chunk)
                         if chunk:
                             yield chunk
@@ -74,13 +80,25 @@ class ParquetReader:
     def _open(self, source: object) -> pq.ParquetFile:
         return pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
-    def _batches(self, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+    def _values(self, batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
+        """Yield the rows of a batch; those that are larger than any request are never made."""
+        if batch.nbytes <= LINE_BYTES:
+            yield from converted(batch, self._names)
+            return
+        for index in range(batch.num_rows):
+            one = batch.slice(index, 1)
+            if one.nbytes > LINE_BYTES:
+                yield f"the row is larger than {LINE_BYTES} bytes, more than a request can hold"
+            else:
+                yield from converted(one, self._names)
+
+    def _batches(self, file: pq.ParquetFile, source: BinaryIO, group: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group in batches of about a megabyte, going by its metadata and its first rows.
 
         The metadata know the stored size only: a long text that all rows share is stored once.
         """
         found = file.metadata.row_group(group)
-        size = _fitting(found.total_byte_size, found.num_rows)
+        size = min(_fitting(found.total_byte_size, found.num_rows), most_rows(file, source, group, self._names))
         if size > _PROBE_ROWS and (probe := next(self._read(file, group, _PROBE_ROWS), None)) is not None:
             size = min(size, _fitting(probe.nbytes, probe.num_rows))
         return self._read(file, group, size)

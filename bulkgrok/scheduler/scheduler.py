@@ -88,6 +88,9 @@ class Scheduler:
         self._control_through = False
         self._sending_deferred = 0
         self._halt: asyncio.Future[None] | None = None
+        self._held: dict[int, int] = {}
+        self.held_bytes = 0
+        """Size of all bodies that were offered and are neither done with nor put last."""
         self.in_flight = 0
         self.outstanding = 0
         self.throttled = 0
@@ -96,6 +99,8 @@ class Scheduler:
 
     def offer(self, work: Work) -> None:
         """Queue a row to be sent."""
+        self._held[work.item.row] = len(work.item.body)
+        self.held_bytes += len(work.item.body)
         (self._deferred if work.item.mode is Mode.DEFERRED else self._direct).append(work)
         self._wake.set()
 
@@ -322,6 +327,8 @@ class Scheduler:
         self._note_sign(feedback, now)
         if isinstance(action, Send):
             self.counted(action.work)
+            if feedback.again is None or feedback.last:
+                self.held_bytes -= self._held.pop(action.work.item.row, 0)
             if feedback.tokens is not None:
                 self._limits.correct(estimated=action.work.item.tokens, actual=feedback.tokens)
         elif isinstance(action, Poll) and feedback.job is None:

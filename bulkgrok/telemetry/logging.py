@@ -19,6 +19,7 @@ import orjson
 import structlog
 
 from bulkgrok.telemetry.redaction import Redaction
+from bulkgrok.telemetry.wording import json_printable
 
 #: Without O_NONBLOCK, opening a named pipe would wait for its reader.
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
@@ -100,7 +101,7 @@ class EventLog:
             text = orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
         except TypeError:  # integers beyond 64 bits, surrogates, nesting without end
             text = json.dumps({ascii(key)[1:-1]: ascii(value) for key, value in line.items()})
-        return self._redact(text)
+        return json_printable(self._redact(text))
 
     def _write_line(self, line: str) -> None:
         data = line.encode(errors="backslashreplace") + b"\n"

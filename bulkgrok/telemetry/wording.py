@@ -19,13 +19,13 @@ def printable(value: object, *, limit: int = 500, lines: bool = False) -> str:
     Args:
         value: What is to be shown.
         limit: n characters at most; what is longer is cut, and says so with an ellipsis.
-        lines: Whether line breaks stay.
+        lines: Whether line breaks stay; further lines are then indented, so that none passes for another message.
     """
     text = str(value)
     cut = len(text) > limit
     text = text[: limit - 1] if cut else text
     if not (text.isascii() and text.isprintable()):
-        text = "".join(_visible(character, lines=lines) for character in text)
+        text = "".join(_visible(character, lines=lines) for character in text).replace("\n", "\n    ")
     return text + "…" if cut else text
 
 
@@ -35,6 +35,20 @@ def _visible(character: str, *, lines: bool) -> str:
     if unicodedata.category(character) in _STEERING:
         return character.encode("unicode_escape").decode("ascii")
     return character
+
+
+def json_printable(text: str) -> str:
+    """Return JSON text in which what would steer a terminal is escaped: the same values, safe to be shown."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in {_JOINER, "\n"} or unicodedata.category(character) not in _STEERING:
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def count(number: float) -> str:

@@ -25,7 +25,7 @@ def test_what_steers_a_terminal_is_made_visible(given, shown):
 
 def test_long_text_is_cut_and_line_breaks_stay_where_they_may():
     assert printable("x" * 1000, limit=10) == "x" * 9 + "…"
-    assert printable("a\nb", lines=True) == "a\nb"
+    assert printable("a\nb", lines=True) == "a\n    b"
 
 
 def test_figures_are_short():
