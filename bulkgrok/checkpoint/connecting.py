@@ -28,6 +28,8 @@ from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
 
+SEALED: Final = "sealed"
+"""The fact that tells that pages carry checksums: were the header damaged where it says so, none would be verified."""
 APPLICATION_ID: Final = 0x62676B31
 """The letters bgk1, at byte 68 of the file."""
 VERSION: Final = 2
@@ -278,6 +280,7 @@ def _make_tables(connection: apsw.Connection) -> None:
         for statement in load("schema.sql").values():
             connection.execute(statement)
         connection.execute("INSERT INTO tally (one, value) VALUES (1, ?)", (Tally().dumps(),))
+        connection.execute("INSERT INTO fact (key, value) VALUES (?, 'true')", (SEALED,))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
 

@@ -18,10 +18,11 @@ from typing import Any, Final
 import apsw
 
 from bulkgrok.checkpoint import migrating
-from bulkgrok.checkpoint.connecting import VERSION, connect, connect_read_only, keep_log, marks, sync_folder
+from bulkgrok.checkpoint.connecting import SEALED, VERSION, connect, connect_read_only, keep_log, marks, sync_folder
 from bulkgrok.checkpoint.mark import Mark
-from bulkgrok.checkpoint.mishaps import breaks_for_good, mapped, storage_failed
+from bulkgrok.checkpoint.mishaps import breaks_for_good, damaged, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY, Reading
+from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.checkpoint.values import TTL, stored_identity
@@ -76,6 +77,7 @@ class SqliteStore(Reading):
         try:
             self._connect()
             self._mark.verify(self._groups())
+            self._refuse_unsealed()
             if not self._read_only:
                 keep_log(self._connection, keep=False)
                 self._write_anew()
@@ -103,6 +105,13 @@ class SqliteStore(Reading):
         """
         with mapped(self.path), suppress(apsw.BusyError, apsw.FullError):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _refuse_unsealed(self) -> None:
+        """Refuse a file whose header denies the checksums that it was made with."""
+        with mapped(self.path):
+            reserved = self._connection.reserve_bytes("main")
+        if reserved != RESERVED_BYTES and self.recall(SEALED):
+            raise damaged(self.path, "its header is not what was written")
 
     def _groups(self) -> int:
         """Return how many groups of changes the file holds, of whatever version it is."""

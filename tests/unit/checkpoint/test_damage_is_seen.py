@@ -10,7 +10,7 @@ from bulkgrok.checkpoint import read_store
 from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES, sealed
 from bulkgrok.checkpoint.sqlite import SqliteStore
-from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.errors import BulkgrokError, StorageFailed
 from bulkgrok.core.lifecycle import Redeem, Submit, Succeed
 from bulkgrok.core.model import Item, Mode
 
@@ -83,6 +83,16 @@ def test_a_flipped_bit_is_seen_wherever_it_is(closed):
             with pytest.raises(StorageFailed, match="damaged"):
                 everything(closed)
             closed.write_bytes(whole)
+
+
+def test_no_bit_of_the_header_goes_unseen(closed):
+    whole = closed.read_bytes()
+    for at in range(100 * 8):
+        edit(closed, lambda data, at=at: data.__setitem__(at // 8, data[at // 8] ^ 1 << at % 8))
+        store = SqliteStore(closed)
+        with pytest.raises(BulkgrokError):
+            store.open()
+        closed.write_bytes(whole)
 
 
 def test_exchanged_pages_are_seen_though_both_are_whole(closed):
