@@ -101,7 +101,11 @@ def say_crash(error: BaseException, *, log: Path | None, redact: Redaction | Non
     hide = redact or Redaction()
     where = log or _spill(hide("".join(traceback.format_exception(error))))
     what = printable(hide(f"{type(error).__name__}: {error}"), limit=300)
-    say(f"bulkgrok: an unexpected error, which is a bug of bulkgrok: {what}")
+    scarce = isinstance(error, MemoryError) or "can't start new thread" in str(error)
+    kind = (
+        "this process gets no more memory or threads" if scarce else "an unexpected error, which is a bug of bulkgrok"
+    )
+    say(f"bulkgrok: {kind}: {what}")
     if where is not None:
         say(f"  details: {printable(where)}")
     say("  Answers that were received are in the checkpoint; none is lost or paid again.")

@@ -4,11 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from harness.command import COMMAND, environment
 from harness.places import places
-from harness.run import Run
+from harness.run import CONCURRENCY, Run
 
 #: What takes from root the right to write where it may not.
 MORTAL = (
@@ -182,4 +183,24 @@ def test_a_file_that_may_not_grow_further_stops_the_run_and_costs_nothing(workin
     """RLIMIT_FSIZE: the disk has room, and the log of the checkpoint may not have it."""
     run = working("prlimit", "--fsize=800000")
     assert "SQLITE_IOERR_WRITE" in run.end(8)
+    goes_on_at_no_cost(run)
+
+
+def test_a_process_that_gets_no_more_memory_ends_and_can_go_on(working):
+    run = working()
+    process = run.lives.process.pid
+    used = int(Path(f"/proc/{process}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    subprocess.run(["prlimit", "--pid", str(process), f"--as={used}"], check=True)
+    said = run.end(0, 1, end="hard")  # 0: it had what it needed
+    assert "a bug" not in said
+    verdict = run.goes_on()
+    assert verdict.lost + verdict.doubled <= CONCURRENCY
+
+
+def test_a_process_that_may_open_no_more_files_ends_and_goes_on_at_no_cost(working):
+    run = working()
+    process = run.lives.process.pid
+    opened = max(int(link.name) for link in Path(f"/proc/{process}/fd").iterdir())
+    subprocess.run(["prlimit", "--pid", str(process), f"--nofile={opened}"], check=True)
+    run.end(0, 8)
     goes_on_at_no_cost(run)
