@@ -22,7 +22,7 @@ import apsw
 
 from bulkgrok.checkpoint.filesystem import examine
 from bulkgrok.checkpoint.mark import Mark
-from bulkgrok.checkpoint.mishaps import damaged, mapped, storage_failed, system_failed
+from bulkgrok.checkpoint.mishaps import damaged, lacks_room, mapped, storage_failed, system_failed
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES, sealed
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
@@ -142,7 +142,9 @@ def connect_read_only(path: Path) -> Reader:
     except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.BusyError) as error:
         first = storage_failed(path, error)
     except apsw.Error as error:
-        raise storage_failed(path, error) from error
+        first = storage_failed(path, error)
+        if not lacks_room(error):
+            raise first from error
     try:
         return _open_copy(path)
     except (apsw.Error, OSError):

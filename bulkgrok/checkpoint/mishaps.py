@@ -45,6 +45,8 @@ _WORDS: Final = {
 def storage_failed(path: Path, error: apsw.Error) -> StorageFailed:
     """Return SQLite's error in our words."""
     safe = "" if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.SQLError) else f" {_SAFE}"
+    if lacks_room(error):
+        error = apsw.FullError(str(error))
     for kind, (what, hint) in _WORDS.items():
         if isinstance(error, kind):
             return StorageFailed(f"The checkpoint {path}: {what} ({_detail(error)}).{safe}", hint=hint)
@@ -62,6 +64,11 @@ def system_failed(path: Path, error: OSError) -> StorageFailed:
 def damaged(path: Path, detail: str) -> StorageFailed:
     """Return the error for a file whose tables hold what was never written."""
     return storage_failed(path, apsw.CorruptError(detail))
+
+
+def lacks_room(error: apsw.Error) -> bool:
+    """Tell whether the disk is full. SQLite has another name for that where the index of the log finds no room."""
+    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
 
 
 def breaks_for_good(error: apsw.Error) -> bool:

@@ -249,7 +249,7 @@ def draining(progress: Progress) -> str:
     if progress.in_flight:
         parts.append(f"waiting for {noun(progress.in_flight, 'request')} in flight")
     if progress.downloads:
-        parts.append(f"waiting for {noun(progress.downloads, 'download')}")
+        parts.append(f"{noun(progress.downloads, 'download')} will begin again after a restart")
     if progress.outstanding:
         waits = f"{noun(progress.outstanding, 'accepted request')} can be fetched after a restart"
         if progress.next_deadline_at is not None:

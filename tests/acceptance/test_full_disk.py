@@ -153,3 +153,24 @@ def test_a_full_disk_costs_no_paid_answer_and_with_room_again_the_run_comes_to_i
         f"sizes={SIZES} {' '.join(f'{name}={n}' for name, n in sums.items())} "
         f"{' '.join(f'{name}={n}' for name, n in sorted(counts.items()))} layouts={dict(layouts)}"
     )
+
+
+def test_a_run_on_a_disk_without_any_room_is_told_so_and_can_be_looked_at(tmp_path, api):
+    disks = Disks(tmp_path)
+    disk = ROOT / "disk"
+    disks.make(disk, 6_000_000)
+    run = Run(tmp_path, api, found=places("lines", disk), disks=disks, flags=("--rps", 60))
+    hog = Hog(disks.seen(disk), greedy=False)
+    try:
+        run.lives.begin()
+        run.after(20).lives.kill()
+        (disks.seen(run.places.run_dir) / "checkpoint.db-shm").unlink()
+        hog.take()
+        run.lives.begin()
+        assert "the disk is full" in run.end(8)
+        assert "of 60 rows done; no runner" in run.lives.ask("status", run.places.run_dir, enter=disks.enter)
+        hog.leave()
+        run.goes_on()
+    finally:
+        run.lives.bury()
+        disks.close()

@@ -216,6 +216,7 @@ class Torment:
             concurrency=CONCURRENCY,
         )
         verdict.wrong += left.wrong
+        verdict.wrong += [f"left behind: {path}" for path in self.places.leftovers()]
         return verdict
 
 

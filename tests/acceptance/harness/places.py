@@ -31,6 +31,13 @@ class Places:
         """What the paths of assets are relative to."""
         return self.errors.parent
 
+    def leftovers(self):
+        """Return what no finished run should leave behind: drafts, parts of downloads, kept room, spilled answers."""
+        found = [*self.run_dir.glob("ballast"), *self.run_dir.glob("spill.jsonl"), *self.run_dir.glob("*-wal")]
+        for folder in {self.run_dir, self.base, self.media}:
+            found += [*folder.glob(".*.tmp"), *folder.glob(".*.part")]
+        return found
+
     @property
     def drafts(self):
         """Hidden files that are there while the outputs are being concluded."""
