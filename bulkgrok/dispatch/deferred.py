@@ -87,6 +87,8 @@ class Redeemer:
 
     async def poll(self, job: Job) -> Feedback:
         """GET a job's result once and carry out what the reply means."""
+        if self._settler.open:  # a slot puts one request at stake: not a result while its last answer may be lost too
+            await self._settler.finish()
         asked_at = self._clock.wall()
         self._progress.requests += 1
         job.polls += 1

@@ -11,7 +11,7 @@ from bulkgrok import kinds
 from bulkgrok.checkpoint import Committer
 from bulkgrok.core.errors import StoppedByApi, StorageFailed
 from bulkgrok.core.lifecycle import Redeem
-from bulkgrok.core.model import Entry, Item, Mode, NoReply, NotSent, Progress, Reply, Work
+from bulkgrok.core.model import Entry, Item, Job, Mode, NoReply, NotSent, Progress, Reply, RequestId, Work
 from bulkgrok.core.outcome import Sign
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
@@ -199,6 +199,22 @@ def test_an_answer_is_handed_in_before_the_next_intent_of_its_slot_and_counts_on
         await bench.settler.finish()
         assert (bench.progress.succeeded, bench.settler.open, bench.settled) == (2, 0, [None, None])
         assert bench.store.groups == [["Submit"], ["Redeem", "Succeed", "Submit"], ["Redeem", "Succeed"]]
+
+    on_a_slow_disk(scenario)
+
+
+def test_no_result_is_asked_for_while_an_answer_is_on_its_way_to_the_disk():
+    async def scenario(bench):
+        await bench.poster.send(Work(item=item()))
+        job = Job(row=7, kind="chat", request_id=RequestId("r-7"), submitted_at=0.0, deadline_at=9e9)
+        polling = asyncio.create_task(bench.redeemer.poll(job))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (bench.settler.open, len(bench.api.asked)) == (1, 1)
+        bench.store.may_go.set()
+        with pytest.raises(ValueError, match="Redeem is not allowed"):  # there is no such job: it was asked for at last
+            await polling
+        assert len(bench.api.asked) == 2
 
     on_a_slow_disk(scenario)
 
