@@ -1,6 +1,6 @@
 """Disks that fill up: no paid answer is lost, and with room again the same command comes to its end.
 
-BULKGROK_DISKS is the number of random sizes: 5 in the ordinary test run, 100 with `tox run -e disks`; BULKGROK_SEED the
+BULKGROK_DISKS is the number of random sizes: 6 in the ordinary test run, 100 with `tox run -e disks`; BULKGROK_SEED the
 seed.
 """
 
@@ -9,14 +9,17 @@ import random
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from harness.disks import ROOT, Disks
 from harness.places import FORMS, places
 from harness.run import Run
 
-SIZES = int(os.environ.get("BULKGROK_DISKS", "5"))
+SIZES = int(os.environ.get("BULKGROK_DISKS", "6"))
 ROWS = 100
+AT_ONCE = 2
+"""n runs at the same time."""
 LEAST_BYTES, MOST_BYTES = 1_200_000, 6_000_000
 #: What lies on small disks. On the same one where two names are joined; `temporary` is where spill files may go.
 LAYOUTS = ("run+output+temporary", "run+output", "run", "output", "media", "run output media")
@@ -128,27 +131,33 @@ class Squeeze:
         return code != 8
 
 
+def squeezed(folder, api, *, seed):
+    """Squeeze one run to its end; return what was done and the verdict, which is good."""
+    folder.mkdir()
+    disks = Disks(folder)
+    squeeze = Squeeze(folder, api, disks, random.Random(seed))
+    try:
+        squeeze.to_the_end()
+        verdict = squeeze.run.judged()
+    finally:
+        squeeze.run.lives.bury()
+        disks.close()
+    found = f"seed {seed}: {squeeze.layout}: {verdict}\n{squeeze.run.lives.last_words()}"
+    assert (verdict.lost, verdict.in_doubt, verdict.failed) == (0, 0, 0), found
+    return squeeze, verdict
+
+
 def test_a_full_disk_costs_no_paid_answer_and_with_room_again_the_run_comes_to_its_end(tmp_path, api):
     seed = int(os.environ.get("BULKGROK_SEED", time.time_ns() % 1_000_000))
     print(f"\nseed={seed}: BULKGROK_DISKS={SIZES} BULKGROK_SEED={seed} tox run -e disks")
     counts, sums, layouts = Counter(), Counter(), Counter()
-    for number in range(SIZES):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        disks = Disks(folder)
-        squeeze = Squeeze(folder, api, disks, random.Random(seed + number))
-        try:
-            squeeze.to_the_end()
-            verdict = squeeze.run.judged()
-        finally:
-            squeeze.run.lives.bury()
-            disks.close()
-        found = f"seed {seed + number}: {squeeze.layout}: {verdict}\n{squeeze.run.lives.last_words()}"
-        assert (verdict.lost, verdict.in_doubt, verdict.failed) == (0, 0, 0), found
-        counts += squeeze.counts
-        layouts[squeeze.layout] += 1
-        for name in ("rows", "billed", "answered", "in_doubt", "lost", "unexplained"):
-            sums[name] += getattr(verdict, name)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tasks = [pool.submit(squeezed, tmp_path / str(number), api, seed=seed + number) for number in range(SIZES)]
+        for squeeze, verdict in (task.result() for task in tasks):
+            counts += squeeze.counts
+            layouts[squeeze.layout] += 1
+            for name in ("rows", "billed", "answered", "in_doubt", "lost", "unexplained"):
+                sums[name] += getattr(verdict, name)
     print(
         f"sizes={SIZES} {' '.join(f'{name}={n}' for name, n in sums.items())} "
         f"{' '.join(f'{name}={n}' for name, n in sorted(counts.items()))} layouts={dict(layouts)}"

@@ -8,7 +8,7 @@ from harness.rows import deferred
 from harness.run import CONCURRENCY, Run
 from harness.wire import Wire
 
-HELD_S = 1.5
+HELD_S = 1.0
 
 
 @pytest.fixture

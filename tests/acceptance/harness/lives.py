@@ -1,7 +1,6 @@
 """The command as processes that are begun, ill-treated and ended, one life after the other."""
 
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -106,21 +105,21 @@ class Lives:
 
     def second(self, **environ):
         """Start a second runner beside this life and wait for its end."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.monotonic()
-        done = subprocess.run(
-            self._command,
-            env=self._environ | environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        second = subprocess.Popen(
+            self._command, env=self._environ | environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with second.stderr:
+            said = second.stderr.read()
+        _, status, used = os.wait4(second.pid, 0)
+        second.returncode = os.waitstatus_to_exitcode(status)
+        return Second(
+            exit_code=second.returncode,
+            wall_s=time.monotonic() - began,
+            cpu_s=used.ru_utime + used.ru_stime,
+            said=said,
         )
-        wall_s = time.monotonic() - began
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Second(exit_code=done.returncode, wall_s=wall_s, cpu_s=cpu_s, said=done.stderr)
 
     def race(self):
         """Begin two runners at once; the one that gets the run lives on. Return the exit code of the other."""
