@@ -7,6 +7,7 @@ nothing new is sent and what is in flight is awaited; the second stops at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -164,10 +165,20 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, Progress]:
     from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
 
+    _collect_seldom()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         engine = Engine(config, events=log, say=display.message)
         report = runner.run(_drive(engine, display))
         return report, engine.progress
+
+
+def _collect_seldom() -> None:
+    """Let the search for cyclic garbage pass over what stays for good, and come less often.
+
+    A row leaves no cycles behind; with the defaults the search took a tenth of all CPU time.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _drive(engine: Engine, display: Display) -> Report:

@@ -18,7 +18,7 @@ from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.money import TICKS
-from bulkgrok.core.outcome import Action, Feedback, Poll, Send, Sign
+from bulkgrok.core.outcome import Feedback, Poll, Send, Sign
 from bulkgrok.core.ports import Events, Sink
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import Standing
@@ -244,7 +244,14 @@ class Engine:
         while (action := await stages.scheduler.next()) is not None:
             try:
                 # Nothing is asked for that could not be kept.
-                feedback = await self._carry_out(stages, action) if committer.failed is None else _over(committer)
+                if committer.failed is not None:
+                    feedback = _over(committer)
+                elif isinstance(action, Send):
+                    feedback = await stages.poster.send(action.work)
+                elif isinstance(action, Poll):
+                    feedback = await stages.redeemer.poll(action.job)
+                else:
+                    feedback = await self._probe(stages)
             except BulkgrokError as error:
                 feedback = Feedback(sign=Sign.GOOD, stop=error)
             except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
@@ -255,20 +262,14 @@ class Engine:
                 self._stop(feedback.stop)
             stages.conductor.changed()
 
-    async def _carry_out(self, stages: Stages, action: Action) -> Feedback:
-        match action:
-            case Send(work=work):
-                return await stages.poster.send(work)
-            case Poll(job=job):
-                return await stages.redeemer.poll(job)
-            case _:
-                self.progress.requests += 1
-                standing = await stages.account.standing()
-                if standing is Standing.BAD:
-                    return Feedback(sign=Sign.GOOD, stop=stages.account.stop)
-                if standing is Standing.UNKNOWN:
-                    return Feedback(sign=Sign.BAD, reason=stages.health.reason)
-                return Feedback(sign=Sign.THERE)
+    async def _probe(self, stages: Stages) -> Feedback:
+        self.progress.requests += 1
+        standing = await stages.account.standing()
+        if standing is Standing.BAD:
+            return Feedback(sign=Sign.GOOD, stop=stages.account.stop)
+        if standing is Standing.UNKNOWN:
+            return Feedback(sign=Sign.BAD, reason=stages.health.reason)
+        return Feedback(sign=Sign.THERE)
 
     async def _project(self, opened: OpenRun, projector: Projector) -> None:
         """Keep the output up to date while the run goes on."""

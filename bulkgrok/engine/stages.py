@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -42,19 +43,51 @@ class Gate:
 
     def __init__(self, transport: Transport, *, concurrency: int) -> None:
         self._transport = transport
-        self._slots = asyncio.Semaphore(concurrency)
+        self._free = concurrency
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def post(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
     ) -> Exchange:
         """POST when there is room."""
-        async with self._slots:
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn()
+        try:
             return await self._transport.post(path, body, timeout_s=timeout_s, idle_s=idle_s, keep=keep)
+        finally:
+            self._leave()
 
     async def get(self, path: str, *, keep: str = "") -> Exchange:
         """GET when there is room."""
-        async with self._slots:
+        if self._free:
+            self._free -= 1
+        else:
+            await self._turn()
+        try:
             return await self._transport.get(path, keep=keep)
+        finally:
+            self._leave()
+
+    async def _turn(self) -> None:
+        """Wait until one that leaves gives its place."""
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given a place in the same moment
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._free += 1
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
         """Download: not the API, so it needs no room."""

@@ -154,7 +154,7 @@ class AiohttpTransport:
         try:
             return await self._opened().request(
                 "GET" if body is None else "POST",
-                URL(self._base + path, encoded=True),
+                _url(self._base + path) if body is not None else URL(self._base + path, encoded=True),
                 data=body,
                 timeout=_connecting(wait.timeout_s),
                 allow_redirects=False,
@@ -179,6 +179,12 @@ class AiohttpTransport:
             accepted = {"Accept": "application/json, text/event-stream"}
             self._session = session(connector, headers=accepted, request=with_key(self._api_key))
         return self._session
+
+
+@lru_cache(maxsize=8)
+def _url(text: str) -> URL:
+    """Parse an address that many requests have in common."""
+    return URL(text, encoded=True)
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,8 @@ pieces, and a server that says more than it can have been asked for loses the co
 from __future__ import annotations
 
 import asyncio
+import select
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ _PIECE_BYTES: Final = 0x4000
 #: Replies that nobody has taken yet: the one that was asked for, and what came with it.
 _MOST_QUEUED: Final = 8
 _MOST_INTERIM: Final = 32
+_CLOSED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class Receiver(ResponseHandler):
@@ -28,6 +31,21 @@ class Receiver(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._interim = 0
+        self._poll: Callable[[int], object] | None = None
+
+    def closed_by_peer(self) -> bool:
+        """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return True
+        if self._poll is None:
+            socket = transport.get_extra_info("socket")
+            if socket is None or not _CLOSED:
+                return False
+            poll = select.poll()
+            poll.register(socket.fileno(), _CLOSED)
+            self._poll = poll.poll
+        return bool(self._poll(0))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that arrived."""

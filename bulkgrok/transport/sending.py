@@ -8,22 +8,22 @@ What is handed to the socket may have arrived, so from there on nothing is certa
 from __future__ import annotations
 
 import asyncio
-import select
-from typing import Any, Final, cast
+from typing import ClassVar, Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_writer import StreamWriter
 
 from bulkgrok.core.secret import Secret
 from bulkgrok.transport.failures import StaleConnection
 from bulkgrok.transport.patience import CURRENT, Wait
+from bulkgrok.transport.receiving import Receiver
 
 #: With its headers still under aiohttp's limit for draining, so that writing it does not suspend.
 _AT_ONCE_BYTES: Final = 0x8000
 _PIECE_BYTES: Final = 0x10000
-_CLOSED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class Body(aiohttp.Payload):
@@ -43,6 +43,23 @@ class Body(aiohttp.Payload):
         self._wait = wait
         self.written = False
 
+    @property
+    def small(self) -> bool:
+        """Whether writing it does not suspend."""
+        return len(self._value) <= _AT_ONCE_BYTES
+
+    def leave(self, transport: asyncio.Transport) -> None:
+        """Write all of it at once, behind headers that were just written.
+
+        Raises:
+            StaleConnection: The connection takes nothing more, and the last byte was not written.
+        """
+        if transport.is_closing():
+            raise StaleConnection
+        transport.write(self._value)
+        self.written = True
+        self._wait.heard()
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text."""
         return self._value.decode(encoding, errors)
@@ -53,7 +70,7 @@ class Body(aiohttp.Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002 - aiohttp's
         """Write all of it; `content_length` is its own length."""
-        if len(self._value) <= _AT_ONCE_BYTES:
+        if self.small:
             await writer.write(self._value)
             self.written = True
             self._wait.heard()
@@ -96,6 +113,10 @@ async def _let_the_loop_tell() -> None:
 class Request(aiohttp.ClientRequest):
     """A request that looks at a kept connection once more before it writes to it."""
 
+    key: ClassVar[Secret | None] = None
+    """Put in when the headers are written and taken out again: the library keeps headers in many variables and in the
+    errors it raises, where a traceback could show them."""
+
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """Write the request.
 
@@ -104,39 +125,32 @@ class Request(aiohttp.ClientRequest):
                 written.
         """
         protocol = conn.protocol
-        if protocol is None or protocol.should_close or _closed_by_peer(conn.transport):
+        if protocol is None or protocol.should_close or cast("Receiver", protocol).closed_by_peer():
             raise StaleConnection
         wait = CURRENT.get()
         if wait is not None:
-            wait.on(conn.transport)
+            wait.on(protocol.transport)
             if self.method == "GET":  # a body tells by itself when it has left
                 wait.heard()
-        return await super().send(conn)
+        if self.key is None:
+            return await super().send(conn)
+        self.headers["Authorization"] = f"Bearer {self.key.reveal()}"
+        try:
+            return await self._sent(conn, protocol)
+        finally:
+            self.headers.popall("Authorization", None)
+
+    async def _sent(self, conn: Connection, protocol: ResponseHandler) -> aiohttp.ClientResponse:
+        """Write headers and body. A small body goes right behind the headers: the library starts a task for it."""
+        body, transport = self._body, protocol.transport
+        if not isinstance(body, Body) or not body.small or protocol.writing_paused or transport is None:
+            return await super().send(conn)
+        self._body = None
+        response = await super().send(conn)  # does not suspend
+        body.leave(transport)
+        return response
 
 
 def with_key(key: Secret) -> type[Request]:
-    """Return requests that carry a key.
-
-    It is put in when the headers are written and taken out again: the library keeps headers in many variables and in
-    the errors it raises, where a traceback could show them.
-    """
-
-    class KeyedRequest(Request):
-        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-            self.headers["Authorization"] = f"Bearer {key.reveal()}"
-            try:
-                return await super().send(conn)
-            finally:
-                self.headers.popall("Authorization", None)
-
-    return KeyedRequest
-
-
-def _closed_by_peer(transport: Any) -> bool:  # noqa: ANN401 - asyncio's and uvloop's differ
-    """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""
-    socket = transport.get_extra_info("socket") if transport is not None else None
-    if socket is None or not _CLOSED:
-        return False
-    poll = select.poll()
-    poll.register(socket.fileno(), _CLOSED)
-    return bool(poll.poll(0))
+    """Return requests that carry a key."""
+    return type("KeyedRequest", (Request,), {"key": key})

@@ -288,8 +288,8 @@ MUTANTS = (
         name="concurrency-unheeded",
         breaks="no more requests are in flight than were allowed",
         file="engine/stages.py",
-        old="        self._slots = asyncio.Semaphore(concurrency)\n",
-        new="        self._slots = asyncio.Semaphore(2 * concurrency)\n",
+        old="        self._free = concurrency\n",
+        new="        self._free = 2 * concurrency\n",
     ),
     Mutant(
         name="acknowledged-before-commit",
