@@ -18,7 +18,7 @@ PARSED_BYTES: Final = 1 << 18
 _MEMBER_BYTES: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITE: Final = b" \t\r\n"
-_TYPES: Final = {"[": "list", '"': "str", "t": "bool", "f": "bool", "n": "NoneType"}
+_TYPES: Final = {b"{": "dict", b"[": "list", b'"': "str"}
 
 
 class Text:
@@ -40,7 +40,7 @@ class Text:
     @property
     def type_name(self) -> str:
         """Python's name for the type of the value."""
-        return "dict" if self._text[:1] == b"{" else _TYPES.get(chr(self._text[0]), "number")
+        return _TYPES.get(self._text[:1]) or type(loads(self._text)).__name__
 
     def members(self, names: Collection[str], at: Span | None = None) -> dict[str, Span]:
         """Return where members of the outermost object, or of that at a place, stand."""

@@ -108,23 +108,22 @@ class Video:
     def decode(self, raw: bytes, *, text: bool = True) -> Decoded:  # noqa: ARG002 - there is none
         """Read the body of a complete 200. Never raises."""
         try:
-            body = loads(raw) if len(raw) <= PARSED_BYTES else _skimmed(raw)
+            if len(raw) > PARSED_BYTES:
+                found = Text(raw)
+                body = found.values(found.members(_READ)) if found.type_name == "dict" else found.type_name
+            else:
+                parsed = loads(raw)
+                body = parsed if isinstance(parsed, dict) else type(parsed).__name__
         except ValueError as error:
             return unreadable(f"the reply is not JSON: {str(error)[:200]}")
-        if not isinstance(body, dict):
-            return unreadable(f"the reply is a JSON {type(body).__name__}, not the object of a video job")
+        if isinstance(body, str):
+            return unreadable(f"the reply is a JSON {body}, not the object of a video job")
         return _read_job(body, raw)
 
 
 VIDEO: Final = Video("video", "/videos/generations", 8.0)
 VIDEO_EDIT: Final = Video("video-edit", "/videos/edits", EDIT_INPUT_S)
 VIDEO_EXTENSION: Final = Video("video-extension", "/videos/extensions", 6.0)
-
-
-def _skimmed(raw: bytes) -> JsonObject:
-    """Return what is read of a reply that is too large to be parsed; nothing of what is no object."""
-    found = Text(raw)
-    return found.values(found.members(_READ))
 
 
 def _read_job(body: JsonObject, raw: bytes) -> Decoded:

@@ -51,6 +51,7 @@ _REPETITIVE = ["kind", "mode", "model", "finish_reason"]
 _MEASURED = ["row", "cost_usd", "submitted_at", "completed_at"]
 _ROWS_A_GROUP = 10_000
 _BYTES_A_GROUP = 4 << 20
+_LARGE_BYTES = 1 << 20
 _NAMES_AMISS = 1  # a damaged footer may misspell one
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
@@ -89,9 +90,19 @@ class RowGroups:
         """
         with _arrow():
             for piece in self._quota.split(outcomes):
-                self._waiting.append(_batch(piece, self._summarise))
+                for run in _runs(piece):
+                    self._add(run)
                 if self._quota.full:
                     self._flush()
+
+    def _add(self, run: Sequence[Settled]) -> None:
+        """Take rows; a large one is a row group of its own, which saves copying it."""
+        large = len(run[0].body or b"") > _LARGE_BYTES
+        if large:
+            self._flush()
+        self._waiting.append(_batch(run, self._summarise))
+        if large:
+            self._flush()
 
     def close(self) -> None:
         """Write what waits, and the footer."""
@@ -101,13 +112,28 @@ class RowGroups:
 
     def _flush(self) -> None:
         if self._waiting:
-            # In one chunk: where pages end must not depend on how the rows were batched.
-            table = pa.Table.from_batches(self._waiting, SCHEMA).combine_chunks()
+            table = pa.Table.from_batches(self._waiting, SCHEMA)
+            if len(self._waiting) > 1:  # in one chunk: where pages end must not depend on how the rows were batched
+                table = table.combine_chunks()
+            self._waiting = []
             self._writer.write_table(table, row_group_size=table.num_rows)
             del table
         self._waiting = []
         self._quota.clear()
         pa.default_memory_pool().release_unused()  # else it keeps as much again: 205 MB instead of 160
+
+
+def _runs(outcomes: Sequence[Settled]) -> Iterator[Sequence[Settled]]:
+    """Yield outcomes in the same order, each large one alone."""
+    start = 0
+    for position, settled in enumerate(outcomes):
+        if len(settled.body or b"") > _LARGE_BYTES:
+            if start < position:
+                yield outcomes[start:position]
+            yield outcomes[position : position + 1]
+            start = position + 1
+    if start < len(outcomes):
+        yield outcomes[start:]
 
 
 @contextmanager
@@ -155,8 +181,14 @@ def _asset(asset: Asset) -> dict[str, object]:
     return {"path": _text(asset.path), "bytes": asset.bytes, "sha256": asset.sha256, "url": _text(asset.url)}
 
 
-def _text(text: str | None) -> str | None:
-    return None if text is None else clean_text(text)
+def _text(text: str | None) -> str | bytes | None:
+    """Return text as a column takes it: bytes of UTF-8 save a copy of what is large."""
+    if text is None or text.isascii():
+        return text
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return clean_text(text)
 
 
 def _fitting(n: int) -> int | None:
