@@ -75,21 +75,26 @@ def events(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the lines of a body, the last one too if it does not end."""
-    rest, begun = b"", False
+    waiting: list[bytes] = []
+    size, begun = 0, False
     for block in blocks:
-        text = rest + block
+        waiting.append(block)
+        size += len(block)
+        if b"\n" not in block and b"\r" not in block and begun:  # not looked at twice
+            if size > _MOST_BYTES:
+                raise TooLarge
+            continue
+        text = b"".join(waiting)
         if not begun:
             if len(text) < len(_BOM) and _BOM.startswith(text):
-                rest = text
                 continue
             text, begun = text.removeprefix(_BOM), True
         held = text.endswith(b"\r")  # a newline may follow that belongs to it
         lines = _LINE.split(text[:-1] if held else text)
         rest = lines.pop() + (b"\r" if held else b"")
-        if len(rest) > _MOST_BYTES:
-            raise TooLarge
+        waiting, size = [rest], len(rest)
         yield from lines
-    yield rest.removesuffix(b"\r")
+    yield b"".join(waiting).removesuffix(b"\r")
 
 
 def assemble(reply: Reply, blocks: Iterable[bytes] | None = None) -> Reply:

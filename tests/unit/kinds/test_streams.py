@@ -1,10 +1,11 @@
 import json
+import tracemalloc
 
 import pytest
 
 from bulkgrok.core.model import Answer, Reply
-from bulkgrok.kinds import get
-from bulkgrok.kinds.sse import events
+from bulkgrok.kinds import get, sse
+from bulkgrok.kinds.sse import assemble, events
 
 CHAT = get("chat")
 DONE = b"data: [DONE]\n\n"
@@ -189,3 +190,97 @@ def test_a_reply_that_is_no_stream_passes_unchanged():
 
 def test_a_stream_without_a_content_type_is_known_by_its_first_bytes():
     assert unstream(*TEXT, DONE, content_type="").complete
+
+
+# --- Bounds --------------------------------------------------------------------------------------------------------
+
+HEAD = Reply(status=200, content_type="text/event-stream")
+MEGABYTE = 1 << 20
+
+
+def frame(**choice):
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {}, **choice}]}).encode() + b"\n\n"
+
+
+def endless(block):
+    """Yield a block for ever, and fail a test that does not end."""
+    for _ in range(2_000):
+        yield block
+    pytest.fail("it was not ended")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"data: " + b"x" * MEGABYTE,
+        b"x" * MEGABYTE,
+        b"data: x\n" * 20_000,
+        b"data\n" * 20_000,
+        frame(delta={"content": "x" * 1_000}) * 1_000,
+        frame(delta={"content": "\U0001f600" * 1_000}) * 1_000,
+        frame(delta={"odd": [1] * 1_000}) * 300,
+        frame(delta={"tool_calls": [{"id": "a", "function": {"arguments": "x" * 100}}]}) * 1_000,
+        frame(logprobs={"content": [{"token": "x", "logprob": -1.5}]}) * 1_000,
+        b"".join(b'data: {"choices":[{"index":%d,"delta":{}}]}\n\n' % number for number in range(10_000)),
+        b"".join(b'data: {"k%d":1}\n\n' % number for number in range(10_000)),
+        b'data: {"usage":{"x":"' + b"x" * 10_000 + b'"}}\n\n' + b'data: {"model":["' + b"y" * 10_000 + b'"]}\n\n',
+    ],
+    ids=[
+        "event",
+        "line",
+        "lines",
+        "empty lines",
+        "text",
+        "wide",
+        "lists",
+        "calls",
+        "logprobs",
+        "choices",
+        "keys",
+        "usage",
+    ],
+)
+def test_a_stream_without_end_takes_bounded_memory_and_is_too_large(block, monkeypatch):
+    monkeypatch.setattr(sse, "_MOST_BYTES", MEGABYTE)
+    monkeypatch.setattr(sse, "_MOST_OTHER_BYTES", MEGABYTE // 2)
+    tracemalloc.start()
+    try:
+        found = assemble(HEAD, endless(block))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.oversized
+    assert peak < 20 * MEGABYTE  # mostly the lines of a block
+
+
+@pytest.mark.parametrize("line", [b":comment\n", b"\n", b"event: ping\n\n", b"data: 1\n\n"])
+def test_what_says_nothing_takes_no_memory(line):
+    tracemalloc.start()
+    try:
+        found = assemble(HEAD, [line * 2_000] * 20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not found.complete
+    assert peak < 2 * MEGABYTE
+
+
+def test_a_long_stream_of_small_pieces_is_put_together():
+    text = ["word ", "\u00e9", "\n"] * 5_000
+    found = assemble(HEAD, (frame(delta={"content": piece}) for piece in [*text, ""]))
+    assert not found.complete
+    found = assemble(HEAD, [*(frame(delta={"content": piece}) for piece in text), frame(finish_reason="stop")])
+    assert json.loads(found.body)["choices"][0]["message"]["content"] == "".join(text)
+
+
+def test_what_comes_after_the_end_is_not_read():
+    def blocks():
+        yield (
+            frame(delta={"content": "a"})
+            + frame(finish_reason="stop")
+            + b"data: [DONE]\n\n"
+            + frame(delta={"content": "b"})
+        )
+        pytest.fail("it went on")
+
+    assert json.loads(assemble(HEAD, blocks()).body)["choices"][0]["message"]["content"] == "a"
