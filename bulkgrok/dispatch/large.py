@@ -58,7 +58,9 @@ class Memory:
             try:
                 await turn
             except asyncio.CancelledError:
-                self._give_up(size, turn)
+                if not turn.cancelled():  # its turn came in the very moment of leaving
+                    self._taken -= size
+                self._admit()
                 raise
         else:
             self._taken += size
@@ -68,19 +70,12 @@ class Memory:
             self._taken -= size
             self._admit()
 
-    def _give_up(self, size: int, turn: asyncio.Future[None]) -> None:
-        """Leave the line, or give back what was given in the very moment of leaving."""
-        if turn.cancelled():
-            self._waiting.remove((size, turn))
-        else:
-            self._taken -= size
-        self._admit()
-
     def _admit(self) -> None:
-        while self._waiting and self._taken + self._waiting[0][0] <= self._total:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._taken + self._waiting[0][0] <= self._total):
             size, turn = self._waiting.popleft()
-            self._taken += size
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._taken += size
+                turn.set_result(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from bulkgrok.dispatch.large import LargeReplies, Memory
 from bulkgrok.dispatch.post import Poster
 from bulkgrok.dispatch.settle import Settler
 from bulkgrok.testing import MemoryStore, ScriptedTransport, VirtualTimeLoop
+from bulkgrok.transport.spilling import Spills
 
 ANSWER = json.dumps(
     {"id": "x", "model": "grok-4.3", "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]}
@@ -517,3 +518,178 @@ def test_an_answer_to_what_was_sent_before_a_403_does_not_clear_it():
 
     _, counts = play([reply(403, {"error": "Access denied"})], scenario)
     assert counts == (1, 0)
+
+
+# --- Replies too large for memory ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Return what makes a reply whose body is on the disk."""
+
+    def make(body, status=200, *, framed=True, **more):
+        spilled = Spills(tmp_path / "replies").begin("row-00000000", framed=framed)
+        spilled.write(body)
+        return Reply(status=status, body=body[:65_536], large=spilled, **more)
+
+    return make
+
+
+def left(tmp_path):
+    """Return what files of large replies there are."""
+    return sorted(path.name for path in (tmp_path / "replies").iterdir())
+
+
+def answer(text):
+    return json.dumps({"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 7}}).encode()
+
+
+LONG = answer("long " * 400_000)
+STREAM = {"content_type": "text/event-stream"}
+
+
+def test_a_large_answer_succeeds_and_its_file_is_gone(large, tmp_path):
+    bench, feedback = send(large(LONG, request_id="req-1"))
+    (settled,) = bench.store.outbox(0, 10)
+    assert (settled.body, settled.request_id) == (LONG, "req-1")
+    assert (feedback.sign, feedback.tokens) == (Sign.GOOD, 7)
+    assert left(tmp_path) == []
+    assert bench.memory._taken == 0
+
+
+@pytest.mark.parametrize("poll", [False, True])
+@pytest.mark.parametrize("oversized", [False, True])
+def test_what_is_too_large_to_be_an_answer_is_left_in_its_file_and_the_row_names_it(large, tmp_path, poll, oversized):
+    reply_ = large(b"x" * 5_000_000, oversized=oversized, complete=not oversized)
+    bench = deferred([reply_])[0] if poll else send(reply_)[0]
+    assert bench.failure() == "too_large"
+    assert left(tmp_path) == ["row-00000000-1.reply"]
+    outcome = bench.store.outcome(0)
+    assert str(tmp_path / "replies" / "row-00000000-1.reply") in outcome.error.message
+    assert ("its first 5,000,000 bytes" if oversized else "all 5,000,000 bytes") in outcome.error.message
+    assert outcome.body == b"x" * 65_536
+    assert bench.store.totals().billed == 1
+
+
+@pytest.mark.parametrize("poll", [False, True])
+def test_a_large_reply_cut_short_is_as_one_that_is_small(large, tmp_path, poll):
+    if poll:
+        bench, run = deferred([large(LONG, complete=False), reply(200, ANSWER)])
+        assert run.told[0].job is not None
+        assert len(bench.store.outbox(0, 10)) == 1
+    else:
+        bench, feedback = send(large(LONG, complete=False))
+        assert feedback.again is not None
+        assert bench.entries() == [Entry.IN_DOUBT]
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("body", "succeeds"), [(LONG, True), (LONG[:-1], False)])
+def test_a_large_reply_whose_end_is_not_told_is_whole_when_it_is_json(large, body, succeeds):
+    bench, _ = send(large(body, framed=False))
+    assert len(bench.store.outbox(0, 10)) == succeeds
+    assert bench.entries() == ([] if succeeds else [Entry.IN_DOUBT])
+
+
+def test_a_large_reply_that_is_no_answer_keeps_its_bytes(large, tmp_path):
+    bench, _ = send(large(b"[" * 2_000_000))
+    assert bench.failure() == "invalid_response"
+    assert bench.store.outcome(0).body == b"[" * 2_000_000
+    assert left(tmp_path) == []
+
+
+def test_a_large_deferred_answer_is_redeemed(large, tmp_path):
+    bench, run = deferred([large(b"{}" * 40_000, 202), large(LONG)])
+    assert run.told[0].job is not None
+    assert bench.store.outbox(0, 10)[0].body == LONG
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"), [(LONG, "answered"), (b'{"request_id":"r","x":"' + b"x" * 2_000_000 + b'"}', "in doubt")]
+)
+def test_a_large_reply_to_a_submission_is_an_answer_or_in_doubt(large, tmp_path, body, outcome):
+    bench, feedback = send(large(body), mode=Mode.DEFERRED)
+    assert len(bench.store.outbox(0, 10)) == (outcome == "answered")
+    assert bench.entries() == ([] if outcome == "answered" else [Entry.IN_DOUBT])
+    assert feedback.job is None
+    assert left(tmp_path) == []
+
+
+def frames(*texts):
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+def test_a_long_stream_is_put_together_from_its_file(large, tmp_path):
+    body = frames(*["word "] * 100_000) + b"data: [DONE]\n\n"
+    assert len(body) > 4_000_000
+    bench, _ = send(large(body, **STREAM), stream=True)
+    (settled,) = bench.store.outbox(0, 10)
+    assert json.loads(settled.body)["choices"][0]["message"]["content"] == "word " * 100_000
+    assert left(tmp_path) == []
+
+
+def test_a_long_stream_that_breaks_is_in_doubt(large, tmp_path):
+    bench, feedback = send(large(frames(*["word "] * 100_000), complete=False, **STREAM), stream=True)
+    assert feedback.again is not None
+    assert bench.entries() == [Entry.IN_DOUBT]
+    assert left(tmp_path) == []
+
+
+def test_a_stream_that_holds_too_much_is_left_in_its_file(large, tmp_path):
+    bench, _ = send(large(b"data: " + b"x" * 17_000_000, **STREAM), stream=True)
+    assert bench.failure() == "too_large"
+    assert left(tmp_path) == ["row-00000000-1.reply"]
+
+
+def test_a_large_answer_that_is_no_stream_though_one_was_asked_for_is_taken(large):
+    bench, _ = send(large(LONG, content_type="application/json"), stream=True)
+    assert bench.store.outbox(0, 10)[0].body == LONG
+
+
+def test_an_answer_the_checkpoint_cannot_take_stays_in_its_file(large, tmp_path):
+    async def scenario(bench):
+        apply = bench.store.apply
+
+        def full(changes):
+            if any(isinstance(change, Redeem) for change in changes):
+                msg = "no space left"
+                raise StorageFailed(msg)
+            apply(changes)
+
+        bench.store.apply = full
+        with pytest.raises(StorageFailed):
+            await bench.poster.send(Work(item=item()))
+
+    play([large(LONG)], scenario)
+    assert left(tmp_path) == ["row-00000000-1.part"]
+
+
+def test_large_answers_wait_for_their_turn_in_memory():
+    order = []
+
+    async def hold(memory, name, size, *, turns):
+        async with memory.room(size):
+            order.append(f"{name} in")
+            for _ in range(turns):
+                await asyncio.sleep(1)
+            order.append(f"{name} out")
+
+    async def main():
+        memory = Memory(100)
+        given_up = asyncio.create_task(hold(memory, "given up", 60, turns=1))
+        await asyncio.sleep(0)
+        tasks = [
+            asyncio.create_task(hold(memory, name, size, turns=turns))
+            for name, size, turns in (("a", 40, 3), ("never", 50, 1), ("b", 70, 1), ("c", 10, 1), ("huge", 1000, 1))
+        ]
+        await asyncio.sleep(0.5)
+        given_up.cancel()
+        tasks[1].cancel()
+        await asyncio.gather(given_up, *tasks, return_exceptions=True)
+        return memory._taken
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert runner.run(main()) == 0
+    assert order == ["given up in", "a in", "a out", "b in", "c in", "b out", "c out", "huge in", "huge out"]
