@@ -206,6 +206,8 @@ def judge_post(exchange: Exchange, *, mode: Mode) -> PostVerdict:
             return InDoubt(reason=reason)
         case Reply(status=status) if 200 <= status < 300:
             return _judge_success(exchange, mode)
+        case Reply(status=status) if status < 200:
+            return InDoubt(reason=f"the reply (HTTP {status}) is none to a request")
         case Reply():
             return _judge_refusal(exchange)
 
@@ -280,6 +282,8 @@ def judge_get(exchange: Exchange, *, pending: bool) -> GetVerdict:
             if not complete:
                 return Pending(served=False, cut=True, reason=f"the reply (HTTP {status}) was cut short")
             return Pending(retry_after_s=exchange.retry_after_s) if pending else Answered()
+        case Reply(status=status) if status < 200:
+            return Pending(served=False, reason=f"the reply (HTTP {status}) is none to a request")
         case Reply():
             return _judge_get_refusal(exchange)
 

@@ -137,14 +137,16 @@ class LargeReplies:
 
     def _resolve(self, reply: Reply, body: LargeBody, assembler: Kind | None) -> Resolved:
         head = replace(reply, large=None)
-        if reply.oversized:
-            return self._kept(head, body)
         if assembler is not None:
             assembled = assembler.assemble(head, body.blocks())
+            if assembled is not head and assembled.complete:  # an answer, whatever came after it
+                return replace(assembled, oversized=False)
             if assembled.oversized:
                 return self._kept(head, body)
             if assembled is not head:
                 return assembled
+        if reply.oversized:
+            return self._kept(head, body)
         if body.size_bytes > self._answer_bytes:
             return self._kept(head, body)
         if not reply.complete or (not body.framed and not is_valid(body.read().strip())):

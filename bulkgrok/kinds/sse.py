@@ -113,7 +113,7 @@ def assemble(reply: Reply, blocks: Iterable[bytes] | None = None) -> Reply:
     try:
         return _assembled(reply, (reply.body,) if blocks is None else blocks)
     except TooLarge:
-        return replace(reply, oversized=True)
+        return replace(reply, complete=False, oversized=True)
 
 
 def _assembled(reply: Reply, blocks: Iterable[bytes]) -> Reply:
