@@ -51,7 +51,10 @@ def allowed(host: str, *, loopback: bool) -> bool:
 
 def objection(url: URL, *, loopback: bool) -> str | None:
     """Say why a URL must not be fetched, None if its name may be looked up and connected to."""
-    host = url.raw_host
+    try:
+        host, _ = url.raw_host, url.port
+    except ValueError:  # parsed only now
+        return "not a usable address"
     if not host or url.scheme not in {"http", "https"}:
         return "not an https address"
     if url.user is not None or url.password is not None:

@@ -29,8 +29,8 @@ GOOD = json.dumps({
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
 }).encode()  # fmt: skip
 JSON = b"Content-Type: application/json\r\n"
-ELSEWHERE = b"@elsewhere@"
-"""Stands for a server of another origin."""
+ELSEWHERE = b"http://elsewhere:00000"
+"""Stands for a server of another origin, whose address is as long."""
 
 
 def reply(body=GOOD, headers=JSON, status=200, *, length=None):
@@ -423,4 +423,95 @@ def test_every_stream_is_taken_for_what_it_is(play, tmp_path, memory, monkeypatc
     other |= {"an index beyond all sense": "a", "choices of odd types": "well"}
     assert answers == {name: other.get(name, "well") for name in answers}
     assert grown.megabytes < 150
+    assert_harmless(played, tmp_path)
+
+
+# --- Receipts --------------------------------------------------------------------------------------------------------
+
+
+def receipt(request_id, post="doubt"):
+    return Trick(reply(json.dumps({"request_id": request_id}).encode()), post, "")
+
+
+RECEIPTS = {
+    "good": receipt("r-0-0", "good"),
+    "an answer at once": Trick(reply(), "good", ""),
+    "a large answer at once": Trick(reply(completion(x="y" * 3_000_000)), "good", ""),
+    **{f"an id of {value!r}": receipt(value) for value in (None, 5, True, [], {}, "", " ", ".", "..", "...")},
+    **{
+        f"the id {value!r}": receipt(value)
+        for value in (
+            "../../etc/passwd", "a/b", "a\\b", "%2e%2e", "a b", "a?b", "a#b", "a\r\nX: y", "\x00", "\u00e9", "\ud800",
+            "~" * 257, "x" * (1 << 20), "C:x", "<script>",
+        )
+    },
+    "an id of another row": receipt("r-0-0"),
+    "no id": Trick(reply(b"{}"), "doubt", ""),
+    "no object": Trick(reply(b'["r-1"]'), "doubt", ""),
+    "nothing": Trick(reply(b""), "doubt", ""),
+    "no content": Trick(reply(b"", b"", 204), "doubt", ""),
+    "half a receipt": Trick(reply(b'{"request_id":"r', length=50), "doubt", "", "close"),
+    "deep nesting": Trick(reply(DEEP), "doubt", ""),
+    "a receipt of three megabytes": Trick(reply(b'{"request_id":"r-9","x":"' + b"y" * 3_000_000 + b'"}'), "doubt", ""),
+    "a bomb": Trick(reply(gzip.compress(bytes(80 << 20)), b"Content-Encoding: gzip\r\n"), "too_large", ""),
+    "a redirect": redirect(307),
+    "an error with status 200": Trick(reply(b'{"code":"unavailable","error":"busy"}'), "again", ""),
+}  # fmt: skip
+
+
+def test_every_receipt_is_taken_for_what_it_is(play, tmp_path):
+    played = run(play, tmp_path, RECEIPTS, mode="submit")
+    assert {name: verdict(played, name, played.posts) for name in RECEIPTS} == {
+        name: trick.post for name, trick in RECEIPTS.items()
+    }
+    lines = [head.split(b"\r\n")[0] for head in played.heads]
+    assert all(re.fullmatch(rb"(POST|GET) /v1/[a-z-]+/[a-z-]+(/r-\d+-\d+)? HTTP/1.1", line) for line in lines)
+    assert played.strangers == []
+    assert_harmless(played, tmp_path)
+
+
+# --- Videos ----------------------------------------------------------------------------------------------------------
+
+
+def film(url, verdict="download_failed", **fields):
+    body = {"status": "done", "video": {"url": url}} | fields
+    return Trick(
+        reply(json.dumps(body).encode().replace(json.dumps(ELSEWHERE.decode())[1:-1].encode(), ELSEWHERE)), "", verdict
+    )
+
+
+JOBS = {
+    "good": Trick(reply(job(ELSEWHERE + b"/film")), "", "good"),
+    **{
+        f"the address {url}": film(url)
+        for url in (
+            "http://169.254.169.254/latest/meta-data?s3cret", "http://10.0.0.1/?s3cret", "https://10.0.0.1/?s3cret",
+            "https://100.64.0.1/", "https://[::ffff:10.0.0.1]/", "https://[fd00::1]/", "https://0.0.0.0/", "http://0x0a000001/",
+            "http://167772161/", "http://10.1/", "file:///etc/passwd", "ftp://127.0.0.1/", "javascript:alert(1)",
+            "data:video/mp4;base64,AAAA", "//169.254.169.254/", "/etc/passwd", "https://user:s3cret@1.1.1.1/",
+            "http://bulkgrok.invalid/?s3cret", "https://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:1/?s3cret",
+            "x" * 100_000, "http://127.0.0.1:1/\r\nAuthorization: x", "\x00", "http://", "https://exa mple/",
+        )
+    },
+    **{f"the address {url!r}": film(url, "bad") for url in (None, 5, [], {"url": "x"}, "", " ")},
+    "a pending word": Trick(reply(b'{"status":"pending"}'), "", "again"),
+    "an unknown word": Trick(reply(b'{"status":"dreaming"}'), "", "again"),
+    "a word of numbers": Trick(reply(b'{"status":5,"video":7}'), "", "bad"),
+    "a video of a list": Trick(reply(b'{"status":"done","video":["x"]}'), "", "bad"),
+    "deep nesting": Trick(reply(DEEP), "", "bad"),
+    "three megabytes": film(f"{ELSEWHERE.decode()}/film", "good", x="y" * 3_000_000),
+    "half a body": Trick(reply(b'{"status":"do', length=50), "", "again", "close"),
+    "a bomb": Trick(reply(gzip.compress(bytes(80 << 20)), b"Content-Encoding: gzip\r\n"), "", "too_large"),
+}  # fmt: skip
+
+
+def test_every_video_job_is_taken_for_what_it_is_and_no_address_is_believed(play, tmp_path):
+    played = run(play, tmp_path, JOBS, mode="video")
+    assert {name: verdict(played, name, played.polls) for name in JOBS} == {
+        name: trick.poll for name, trick in JOBS.items()
+    }
+    assert {head.split(b"\r\n")[0] for head in played.strangers} == {b"GET /film HTTP/1.1"}
+    for row in played.failed.values():
+        assert "s3cret" not in row["error"]["message"]
+    assert "s3cret" not in (tmp_path / "run.log").read_text()
     assert_harmless(played, tmp_path)
