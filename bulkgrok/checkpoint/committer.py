@@ -89,9 +89,14 @@ class Committer:
         """Changes that were handed in and are neither in the checkpoint nor in a spill file."""
         return tuple(self._rescue.unsaved)
 
-    def keep_room(self, *, in_flight: int) -> None:
-        """From now on, let the run be over while the disk still has room for the answers of n requests in flight."""
-        self._rescue.room.in_flight = in_flight
+    def keep_room(self, *, in_flight: int, answers: int = 0) -> None:
+        """From now on, let the run be over while the disk still has room for the answers of n requests in flight.
+
+        Args:
+            in_flight: n requests.
+            answers: n answers that the checkpoint holds already; its size tells how large they are.
+        """
+        self._rescue.keep_room(in_flight=in_flight, answers=answers)
 
     def look(self) -> None:
         """Let the run be over if the disk has too little room. For `call`; costs one call of the system."""

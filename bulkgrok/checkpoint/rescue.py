@@ -14,12 +14,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from bulkgrok.checkpoint.ballast import Ballast, Room
 from bulkgrok.checkpoint.spill import Spill
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Change, Submit
 from bulkgrok.core.ports import Store
+
+_EMPTY_BYTES: Final = 200_000
+"""About how large a checkpoint without any row is."""
 
 
 class Rescue:
@@ -57,6 +61,13 @@ class Rescue:
             self._spill.recover(self._store)
         if self._ballast is not None:
             self._ballast.take_on()
+
+    def keep_room(self, *, in_flight: int, answers: int) -> None:
+        """From now on, look for room for n requests in flight; so many answers are in the checkpoint already."""
+        self.room.in_flight = in_flight
+        if answers and self._path is not None:
+            with suppress(OSError):
+                self.room.seen(max(0, self._path.stat().st_size - _EMPTY_BYTES) // answers)
 
     def leave(self) -> None:
         """Give the ballast up: the store is about to be closed, which winds up its log."""

@@ -180,7 +180,7 @@ class Engine:
             stop=self._stop,
         )
         self.stages = stages = await building.build(stack)
-        opened.committer.keep_room(in_flight=self.config.concurrency)
+        opened.committer.keep_room(in_flight=self.config.concurrency, answers=self.progress.done_before)
         projector = Projector(
             store=opened.store,
             checkpoint=opened.committer,

@@ -374,6 +374,9 @@ def test_nothing_is_begun_for_whose_answer_the_disk_may_have_no_room_and_what_is
         committer.keep_room(in_flight=1)
         await committer.commit(submit(2), redeem(1, b"x" * 100), succeed(1))
         assert committer.failed is None
+        committer.keep_room(in_flight=1, answers=1 << 20)
+        await committer.call(committer.look)
+        assert committer.failed is None
         committer.keep_room(in_flight=1 << 50)
         with pytest.raises(StorageFailed, match="nearly full"):
             await committer.commit(submit(3))
