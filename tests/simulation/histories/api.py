@@ -138,6 +138,8 @@ class Link:
         self.silent = False
         self.spoke_beside = 0
         """Requests sent while another runner had begun to send."""
+        self.posting: Callable[[], None] = lambda: None
+        """Called before a POST leaves."""
 
     def cut(self) -> None:
         """Let the client be dead."""
@@ -150,6 +152,7 @@ class Link:
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
     ) -> Exchange:
         """POST to the world."""
+        self.posting()
         self._api.bodies[hashlib.sha256(body).hexdigest()] = body
         self.posts_in_flight += 1
         try:

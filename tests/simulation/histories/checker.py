@@ -11,6 +11,7 @@ I8  a second runner and the first are never both at work
 I9  the key is in no file
 I10 never more requests are in flight than were allowed
 I11 each file that a result names is there, and whole
+P2  the run says it spent no less than was billed
 P4  no more is spent than the budget, and no more is at risk than the limit, but for what was in flight
 P5  nothing expires that could have been fetched
 """
@@ -88,6 +89,8 @@ class _Found:
     ledger: list[LedgerEntry]
     unexplained: int
     unfinished: int
+    spent: int
+    """What the run says it spent, or may have, in ticks."""
 
 
 def check(witness: Witness, api: Api) -> list[str]:
@@ -116,6 +119,8 @@ def check(witness: Witness, api: Api) -> list[str]:
         problems.append(f"I8: {witness.spoke_beside} requests beside another runner")
     if found.unexplained:
         problems.append(f"I4: the run itself cannot explain {found.unexplained} requests")
+    if api.world.ledger.ticks > found.spent:
+        problems.append(f"P2: billed {api.world.ledger.ticks} ticks, and the run knows of {found.spent} at the most")
     return problems
 
 
@@ -172,6 +177,7 @@ def _read(witness: Witness) -> _Found:
             ledger=list(store.ledger()),
             unexplained=len(store.unexplained()),
             unfinished=totals.submitting + totals.accepted + totals.redeemed + totals.pending_known,
+            spent=totals.money.spent,
         )
     finally:
         store.close()

@@ -19,6 +19,7 @@ from bulkgrok.config import RunConfig
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import BulkgrokError, RunLocked
 from bulkgrok.core.model import Report
+from bulkgrok.core.money import TICKS, ticks
 from bulkgrok.core.ports import Store, Transport
 from bulkgrok.engine import Engine
 from bulkgrok.engine.surroundings import Surroundings
@@ -212,7 +213,23 @@ class Life:
         )
         if link is self.link:
             self._engine = engine
+        link.posting = lambda: self._hold_against_limits(engine)
         return await engine.run()
+
+    def _hold_against_limits(self, engine: Engine) -> None:
+        """P4, to the tick: with what is about to be sent, all that the checkpoint counts is within the limits.
+
+        Here every request costs at most what it is taken to cost at most, so nothing can go beyond.
+        """
+        assert engine.stages is not None
+        store: Store = engine.stages.conductor._store
+        money, config = store.money(), engine.config
+        for limit, taken in (
+            (config.budget, money.spent + money.on_its_way),
+            (config.max_at_risk, money.at_risk),
+        ):
+            if limit is not None and taken > ticks(limit):
+                self.problems.append(f"P4: a request left with {taken / TICKS} USD taken of {limit}")
 
     async def _happen(self) -> None:
         """Let happen what is planned, at its time."""
