@@ -275,7 +275,7 @@ class Conductor:
             for raw in chunk:
                 if raw.row in left:
                     left.discard(raw.row)
-                    await self._admit(raw, await self._checkpoint.call(self._store.counts, raw.row))
+                    await self._admit(raw, await self._checkpoint.call(self._store.counts, raw.row), again=True)
                 if self._stopped:
                     return
             if not left:
@@ -283,7 +283,7 @@ class Conductor:
         if left:
             raise self._other_row(min(left))
 
-    async def _admit(self, raw: RawRow, counts: Counts | None) -> None:
+    async def _admit(self, raw: RawRow, counts: Counts | None, *, again: bool = False) -> None:
         encoded = self._encoder.encode(raw)
         if isinstance(encoded, BadRow):
             await self._bad_row(encoded)
@@ -291,7 +291,8 @@ class Conductor:
         await self._templates_work()
         if counts is not None and counts.posts and counts.digest != encoded.digest and not self._known.rebound:
             raise self._other_row(raw.row)
-        self._note_name(encoded)
+        if not again:
+            self._note_name(encoded)
         while not (self._stopped or self._has_room(encoded)):
             self._changed.clear()
             await self._changed.wait()

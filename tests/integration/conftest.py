@@ -1,4 +1,4 @@
-"""A raw TCP server on loopback that plays whatever a test writes to its connections."""
+"""Servers on loopback: a raw one that plays whatever a test writes to its connections, and the simulator."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 import re
 import socket
 import struct
+import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from bulkgrok.simulator.server import SimulatorServer
+from bulkgrok.simulator.settings import SimulatorSettings
 
 _LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 
@@ -135,3 +139,44 @@ def memory():
 @pytest.fixture
 def play():
     return Play
+
+
+class Api:
+    """The simulator on a loop of its own, so that blocking calls can be tested."""
+
+    def __init__(self, **settings):
+        self._ready = threading.Event()
+        self._stop = None
+        self._settings = SimulatorSettings(**settings)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        self._ready.wait(10)
+
+    async def _serve(self):
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = SimulatorServer(self._settings)
+        await server.start()
+        self.base_url, self.world, self.ledger = server.base_url, server.world, server.world.ledger
+        self._ready.set()
+        await self._stop.wait()
+        await server.stop()
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+
+@pytest.fixture
+def api(monkeypatch):
+    """Return a function that starts a simulator, which library and command then talk to."""
+    monkeypatch.setenv("XAI_API_KEY", "xai-library")
+    started = []
+
+    def start(**settings):
+        started.append(Api(**settings))
+        monkeypatch.setenv("XAI_BASE_URL", started[-1].base_url)
+        return started[-1]
+
+    yield start
+    for found in started:
+        found.close()

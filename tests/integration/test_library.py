@@ -2,53 +2,14 @@
 
 import asyncio
 import json
-import threading
+from contextlib import closing
 
 import pytest
 
 import bulkgrok
-from bulkgrok.simulator.server import SimulatorServer
-from bulkgrok.simulator.settings import SimulatorSettings
-
-
-class Api:
-    """The simulator on a loop of its own, so that blocking calls can be tested."""
-
-    def __init__(self, **settings):
-        self._ready = threading.Event()
-        self._stop = None
-        self._settings = SimulatorSettings(**settings)
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-        self._thread.start()
-        self._ready.wait(10)
-
-    async def _serve(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = SimulatorServer(self._settings)
-        await server.start()
-        self.base_url, self.ledger = server.base_url, server.world.ledger
-        self._ready.set()
-        await self._stop.wait()
-        await server.stop()
-
-    def close(self):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-
-@pytest.fixture
-def api(monkeypatch):
-    monkeypatch.setenv("XAI_API_KEY", "xai-library")
-    started = []
-
-    def start(**settings):
-        started.append(Api(**settings))
-        monkeypatch.setenv("XAI_BASE_URL", started[-1].base_url)
-        return started[-1]
-
-    yield start
-    for found in started:
-        found.close()
+from bulkgrok.checkpoint import read_store
+from bulkgrok.config import from_keywords
+from bulkgrok.engine import Engine
 
 
 def write(path, count):
@@ -253,3 +214,18 @@ def test_an_error_of_the_callers_rows_comes_out_after_the_rows_before_it(api, as
     with pytest.raises(LookupError):
         asyncio.run(collected())
     assert server.ledger.posts == 2
+
+
+def test_a_row_that_is_read_again_is_not_taken_for_another_of_its_name(tmp_path, api):
+    api(failed_retryable=0.5, deferred_latency=0.1)
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        "".join(json.dumps({"custom_id": f"c{row}", "prompt": f"q {row}", "deferred": True}) + "\n" for row in range(9))
+    )
+    said = []
+    engine = Engine(from_keywords(source, poll_interval=0.05), events=lambda name, **fields: None, say=said.append)
+    report = asyncio.run(engine.run())
+    assert report.exit_code in {0, 3}
+    with closing(read_store(tmp_path / "in.bulkgrok" / "checkpoint.db")) as store:
+        assert list(store.ledger()), "no job failed, so no row was read again"
+    assert said == []

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from bulkgrok.core.jsontext import one_line
 from bulkgrok.core.model import Answer, BadRow, Item, RawRow, Reply, Unusable
+from bulkgrok.core.money import ticks
 from bulkgrok.kinds import KINDS, pending
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
+from bulkgrok.simulator import answers, catalogue, clips
 
 PRICES = Prices.shipped()
 ENCODERS = [
@@ -124,3 +126,63 @@ def test_one_line_keeps_every_value(value, indent, ascii_only):
     line = one_line(raw)
     assert b"\n" not in line
     assert json.loads(line) == value
+
+
+contents = st.text(max_size=300) | st.lists(
+    st.text(max_size=100).map(lambda text: {"type": "text", "text": text})
+    | st.just({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+    min_size=1,
+    max_size=4,
+)
+chats = st.fixed_dictionaries(
+    {"messages": st.lists(st.builds(lambda content: {"role": "user", "content": content}, contents), min_size=1)},
+    optional={
+        "model": st.sampled_from(["grok-4.3", "grok-4.7", "grok-4", "grok-3-mini", "grok-4.20-0309-reasoning"]),
+        "max_completion_tokens": st.integers(1, 5_000),
+        "max_tokens": st.integers(1, 5_000),
+        "n": st.integers(1, 5),
+        "service_tier": st.sampled_from(["auto", "default", "priority", "fast"]),
+    },
+)
+
+
+@settings(deadline=None)
+@given(chats)
+def test_the_api_charges_for_a_chat_no_more_than_its_most_but_for_reasoning(body):
+    item = ENCODERS[0].encode(RawRow(row=0, line=1, value=json.dumps(body).encode()))
+    ask = answers.read_ask(orjson.loads(item.body))
+    completion, _, _ = answers._spent(ask)
+    charged = catalogue.completion_ticks(
+        ask.model, prompt=ask.prompt_tokens, cached=0, generated=completion, priority=ask.priority
+    )
+    assert charged <= ticks(item.max_usd)
+
+
+clips_asked = st.fixed_dictionaries(
+    {"kind": st.just("video"), "prompt": st.text(min_size=1).filter(str.strip)},
+    optional={
+        "model": st.sampled_from(list(catalogue.VIDEO_MODELS)),
+        "duration": st.integers(1, 15),
+        "resolution": st.sampled_from(["480p", "720p", "1080p"]),
+        "image": st.just("https://example.com/a.png"),
+        "reference_images": st.lists(st.just({"url": "https://example.com/b.png"}), max_size=7),
+        "last_frame": st.just("https://example.com/c.png"),
+    },
+) | st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["video", "video-extension"]),
+        "prompt": st.just("x"),
+        "video": st.just("https://v/a.mp4"),
+    },
+    optional={"model": st.sampled_from(list(catalogue.VIDEO_MODELS)), "duration": st.integers(2, 8)},
+)
+
+
+@settings(deadline=None)
+@given(clips_asked)
+def test_the_api_charges_for_a_video_no_more_than_its_most(row):
+    item = ENCODERS[0].encode(RawRow(row=0, line=1, value=json.dumps(row).encode()))
+    assert isinstance(item, Item), item
+    clip = clips.read_clip(orjson.loads(item.body), item.kind)
+    if isinstance(clip, clips.Clip):
+        assert clip.ticks <= ticks(item.max_usd)
