@@ -36,7 +36,8 @@ def run(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the publi
         **flags: Every flag of `bulkgrok run` in snake case: output, concurrency=20, mode="deferred", …
 
     Returns:
-        The summary; `exit_code` is 0, or 3 when some rows failed.
+        The summary; `exit_code` is 0, 3 when some rows failed, or 4 when `budget` or `max_at_risk` ended the run; the
+        same call with larger ones goes on.
 
     Raises:
         BulkgrokError: The run could not begin or was stopped; `exit_code` is 2, 5, 6, 7 or 8. The same call resumes it.
@@ -123,7 +124,8 @@ async def stream(
         One dict a row, in order of completion; `row` (0-based) restores the order of `rows`.
 
     Raises:
-        BulkgrokError: As for `run`; code 6 when a row differs from that of the earlier call.
+        BulkgrokError: As for `run`; code 4 after the last outcome when the money is used up; code 6 when a row differs
+            from that of the earlier call.
     """
     async with AsyncExitStack() as stack:
         folder = Path(run_dir) if run_dir is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
