@@ -161,12 +161,16 @@ class Scheduler:
     def counted(self, work: Work) -> None:
         """Say that a row's intent is durable: the checkpoint counts its money from now on."""
         if self._purse.counted(work):
-            self._wake.set()
+            self._wake_who_waits_for_money()
 
     def paid(self, money: Money) -> None:
         """Tell what the checkpoint counts now."""
         self._purse.paid(money)
-        self._wake.set()
+        self._wake_who_waits_for_money()
+
+    def _wake_who_waits_for_money(self) -> None:
+        if self._purse.waiting is not None:
+            self._wake.set()
 
     # What goes out
 
