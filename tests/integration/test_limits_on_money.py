@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+from harness.reconcile import reconcile
 
 import bulkgrok
 from bulkgrok.checkpoint import read_store
@@ -94,13 +95,13 @@ def test_no_more_is_at_risk_than_allowed_and_what_is_fetched_makes_room(tmp_path
     rows = [chat(number, 8_000, deferred=True) for number in range(30)]
     source = write(tmp_path / "in.jsonl", rows)
     seen = watched(tmp_path / "in.bulkgrok" / "checkpoint.db")
-    report = bulkgrok.run(source, max_at_risk=0.12, **FLAGS)
+    report = bulkgrok.run(source, max_at_risk=0.12, poll_interval=0.05, concurrency=500)
     assert (report.exit_code, report.succeeded) == (0, len(rows))
     assert 0.08 < seen["at_risk"] <= 0.12
     assert server.ledger.accepted == len(rows)
 
 
-def test_a_run_whose_limit_is_full_of_doubts_stops_and_names_them(tmp_path, api, watched):
+def test_a_run_whose_limit_is_full_of_doubts_stops_and_names_them(tmp_path, api, watched, capsysbinary):
     server = api(drop_after=1.0, faults_on="post")
     source = write(tmp_path / "in.jsonl", [chat(number, 8_000) for number in range(30)])
     seen = watched(tmp_path / "in.bulkgrok" / "checkpoint.db")
@@ -112,6 +113,19 @@ def test_a_run_whose_limit_is_full_of_doubts_stops_and_names_them(tmp_path, api,
     server.world.configure(server.world.settings.merged({"drop_after": 0.0}))
     assert bulkgrok.run(source, max_at_risk=0.11, **FLAGS).exit_code == 4
     assert bulkgrok.run(source, max_at_risk=1.0, **FLAGS).exit_code == 0
+    audits = []
+    for form in ("--json", "--csv"):
+        assert main(["audit", str(source), form]) == 0
+        audits.append(capsysbinary.readouterr().out.decode())
+    left = reconcile(
+        source,
+        output=tmp_path / "in.results.jsonl",
+        errors=tmp_path / "in.errors.jsonl",
+        audit=json.loads(audits[0]),
+        table=audits[1],
+        ledger=server.ledger.as_json(),
+    )
+    assert (left.requests, left.ticks, left.wrong, left.doubted) == (0, 0, [], report.in_doubt)
 
 
 def test_paid_work_is_fetched_before_a_run_ends_for_money(tmp_path, api):
