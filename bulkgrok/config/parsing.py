@@ -23,6 +23,7 @@ MAX_USD: Final = 1e8
 MAX_TEMPLATE_BYTES: Final = 4 << 20
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", re.ASCII)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DOLLARS = re.compile(r"\s*\$?(\d{1,9}(?:\.\d{0,10})?|\.\d{1,10})\s*", re.ASCII)
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 #: What Python reads as numbers and JSON has no word for.
@@ -99,16 +100,12 @@ def positive_number(value: object) -> float:
 
 def dollars(value: object) -> float:
     """Return an amount of money in USD, at least 0."""
-    amount = math.nan
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            amount = float(value.removeprefix("$") if isinstance(value, str) else value)
-        except (ValueError, OverflowError):
-            amount = math.nan
-    if not 0 <= amount <= MAX_USD:
+    if isinstance(value, str) and (match := _DOLLARS.fullmatch(value)):
+        value = float(match[1])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_USD:
         msg = f"must be an amount in US dollars, such as 12.50, not {_shown(value)}"
         raise ValueError(msg)
-    return amount
+    return float(value)
 
 
 def switch(value: object) -> bool:

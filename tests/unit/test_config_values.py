@@ -1,9 +1,9 @@
-"""Durations and addresses."""
+"""Durations, amounts and addresses."""
 
 import pytest
 
 from bulkgrok.config import parse_duration
-from bulkgrok.config.parsing import base_url, proxy
+from bulkgrok.config.parsing import base_url, dollars, proxy
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,22 @@ def test_a_duration_is_seconds_or_has_a_unit(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="must be"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "usd"), [("12.50", 12.5), ("$5", 5.0), (" 7 ", 7.0), (".05", 0.05), ("0", 0.0), (3, 3.0), (0.25, 0.25)]
+)
+def test_an_amount_is_in_dollars(given, usd):
+    assert dollars(given) == usd
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "$", "-1", "5 EUR", "1e3", "1_000", "1,000", "nan", "inf", "١٢", True, None, -0.1, 1e9, float("nan"), []],
+)
+def test_what_is_no_amount_is_refused(given):
+    with pytest.raises(ValueError, match="must be an amount in US dollars"):
+        dollars(given)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from bulkgrok.cli.run import draining
 from bulkgrok.cli.summary import after_failures, summary_text
-from bulkgrok.core.model import Progress, Report
+from bulkgrok.core.model import Limits, Progress, Report
 
 
 def report(**changes):
@@ -29,6 +29,18 @@ def test_the_summary_tells_rows_failures_by_code_tokens_dollars_pace_and_places(
         "/d/in.bulkgrok",
     ):
         assert part in shown
+
+
+def test_limits_on_money_are_shown_where_there_are_some():
+    limits = Limits(budget_usd=5.0, max_at_risk_usd=0.5, taken_usd=4.9, at_risk_usd=0.04)
+    shown = summary_text(report(exit_code=4, limits=limits), requests=1)
+    assert shown.startswith("Stopped at a limit: ")
+    assert "budget     $4.90 of $5.00 spent or on its way, at most" in shown
+    assert "at risk    $0.0400 of $0.5000 on its way or in doubt, at most" in shown
+    alone = Limits(budget_usd=None, max_at_risk_usd=0.5, taken_usd=4.9, at_risk_usd=0.04)
+    assert "budget" not in summary_text(report(limits=alone), requests=1)
+    assert "at risk" not in summary_text(report(), requests=1)
+    assert "limits" not in report(limits=limits).as_json()
 
 
 def test_what_is_nought_is_left_out():

@@ -54,6 +54,12 @@ def test_plain_writes_each_30_s_and_when_the_state_changes():
     assert "draining" in out.getvalue()
 
 
+def test_a_line_tells_how_far_a_budget_is_taken():
+    out = io.StringIO()
+    PlainDisplay(out, monotonic=Clock()).update(running(budget_usd=5.0, taken_usd=4.9))
+    assert "$4.90 of $5.00 taken" in out.getvalue()
+
+
 def test_a_line_tells_rows_share_failures_money_and_pace():
     clock, out = Clock(), io.StringIO()
     display = PlainDisplay(out, monotonic=clock)
