@@ -32,6 +32,10 @@ class Wire:
     def base_url(self):
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def named_url(self):
+        return f"http://localhost:{self.port}/v1"
+
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
 

@@ -365,12 +365,17 @@ def test_redirects_are_replies(play, status):
 def test_cookies_are_neither_kept_nor_sent(play):
     async def scenario():
         handler = play.always(play.reply(headers=["Set-Cookie: a=b; Path=/"]))
-        async with play.serving(handler) as wire, transport(wire) as client:
+        # By its name: the library keeps no cookies of addresses, whatever its settings.
+        async with play.serving(handler) as wire, transport(wire, base_url=wire.named_url) as client:
             await client.get("/a")
-            await client.get("/b")
+            await client.post("/b", b"{}", timeout_s=5, idle_s=5)
+            await client.fetch(wire.named_url + "/c", offset=0, etag=None, write=lambda data, position: None)
+            await client.fetch(wire.named_url + "/d", offset=0, etag=None, write=lambda data, position: None)
             return wire
 
-    assert not any(b"cookie" in head.lower() for head, _ in asyncio.run(scenario()).requests)
+    wire = asyncio.run(scenario())
+    assert len(wire.requests) == 4
+    assert not any(b"cookie" in head.lower() for head, _ in wire.requests)
 
 
 def test_the_environment_names_no_proxy_and_no_login(play, monkeypatch, tmp_path):
