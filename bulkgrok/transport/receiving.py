@@ -22,6 +22,8 @@ _PIECE_BYTES: Final = 0x4000
 #: Replies that nobody has taken yet: the one that was asked for, and what came with it.
 _MOST_QUEUED: Final = 8
 _MOST_INTERIM: Final = 32
+#: More than headers can take: lines and their number are bounded by the session.
+_MOST_HEAD_BYTES: Final = 8 << 20
 _CLOSED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
@@ -31,6 +33,7 @@ class Receiver(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._interim = 0
+        self._head_bytes = 0
         self._poll: Callable[[int], object] | None = None
 
     def closed_by_peer(self) -> bool:
@@ -50,13 +53,23 @@ class Receiver(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes that arrived."""
         if len(data) <= _PIECE_BYTES:
-            super().data_received(data)
+            self._take(data)
             return
         view = memoryview(data)
         for start in range(0, len(data), _PIECE_BYTES):
             if start and (self._eof or self.transport is None):
                 return
-            super().data_received(bytes(view[start : start + _PIECE_BYTES]))
+            self._take(bytes(view[start : start + _PIECE_BYTES]))
+
+    def _take(self, piece: bytes) -> None:
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            super().data_received(piece)
+            return
+        self._head_bytes += len(piece)  # until a reply is queued
+        super().data_received(piece)
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse("a head without end")
 
     def feed_data(self, data: Any, size: int = 0) -> None:  # noqa: ANN401 - the library's
         """Queue a reply that was parsed; interim ones (1xx) are only counted, since nobody waits for them."""
@@ -66,7 +79,7 @@ class Receiver(ResponseHandler):
             if self._interim > _MOST_INTERIM:
                 self._refuse("interim replies without end")
             return
-        self._interim = 0
+        self._interim = self._head_bytes = 0
         if len(self) < _MOST_QUEUED:
             super().feed_data(data, size)
         else:
