@@ -25,6 +25,10 @@ _HOPS: Final = 5
 _AT_ONCE: Final = 8
 _BLOCK_BYTES: Final = 1 << 20
 _IDLE_S: Final = 60.0
+_HEAD_S: Final = 120.0
+#: At least so much in so long, or the download is tried again from where it got to.
+_PACE_S: Final = 60.0
+_PACE_BYTES: Final = 60_000
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30.0, sock_connect=30.0, sock_read=_IDLE_S)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
@@ -106,7 +110,10 @@ class Downloading:
         headers = {}
         if wanted.offset and wanted.etag:
             headers = {"Range": f"bytes={wanted.offset}-", "If-Range": wanted.etag}
-        return await self._session.get(url, headers=headers, allow_redirects=False, timeout=_TIMEOUT, proxy=self._proxy)
+        async with asyncio.timeout(_HEAD_S):
+            return await self._session.get(
+                url, headers=headers, allow_redirects=False, timeout=_TIMEOUT, proxy=self._proxy
+            )
 
     async def _receive(self, response: aiohttp.ClientResponse, wanted: _Wanted) -> Fetched | None:
         """Judge status and headers, then write the body."""
@@ -132,12 +139,14 @@ class Downloading:
         self, response: aiohttp.ClientResponse, wanted: _Wanted, *, start: int, total: int | None, etag: str | None
     ) -> Fetched:
         position, problem, ended = start, "", False
+        pace = _Pace(asyncio.get_running_loop().time)
         while not ended and not problem:
             block = bytearray()
             try:
                 while not ended and len(block) < _BLOCK_BYTES and position + len(block) <= self._max_bytes:
                     block += await response.content.readany()
                     ended = response.content.at_eof()
+                    pace.look(position + len(block))
             except FAILURES as error:
                 problem = _words(error)
             if position + len(block) > self._max_bytes:
@@ -152,6 +161,30 @@ class Downloading:
     def _too_large(self, status: int) -> Fetched:
         message = f"larger than {self._max_bytes} bytes"
         return Fetched(status=status, complete=False, reason=message, too_large=True)
+
+
+class _Pace:
+    """Ends a download that goes on for ever because something comes now and then."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._from: int | None = None
+
+    def look(self, position: int) -> None:
+        """Look on, given how far the file has come.
+
+        Raises:
+            TimeoutError: Too little of it came in the last minute.
+        """
+        if self._from is None:
+            self._from = position
+        now = self._clock()
+        if now - self._since < _PACE_S:
+            return
+        if position - self._from < _PACE_BYTES:
+            raise TimeoutError
+        self._since, self._from = now, position
 
 
 def _address(text: str) -> URL:

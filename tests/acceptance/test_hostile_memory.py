@@ -222,7 +222,7 @@ def torment(folder, tricks, *flags, mode="direct", rows=ROWS, timeout_s=600):
     kind = {"deferred": ["--mode", "deferred"], "video": ["--kind", "video"], "media": ["--kind", "video"]}
     fixed = [
         "--on-ambiguous", "fail", "--on-lost", "fail", "--max-attempts", "1", "--max-outage", "5",
-        "--poll-interval", "0.1",
+        "--poll-interval", "0.1", "--timeout", "120",
     ]  # fmt: skip
     with Flood(tricks, mode=mode) as flood:
         arguments = ["run", source, "--base-url", flood.base_url, *fixed, *kind.get(mode, []), *flags]
@@ -288,11 +288,13 @@ def test_every_quick_trick_at_once(tmp_path, told, mode):
 
 
 STREAMS = ["an event without end", "comments without end", "frames without end", "streams of 32 MiB"]
-BODIES = [name for name in SLOW if name not in STREAMS]
+ENDED_BY_THE_CLOCK = ["chunks of one byte without end"]
+BODIES = [name for name in SLOW if name not in STREAMS + ENDED_BY_THE_CLOCK]
+HEADS = list(QUICK)[:6]
 PLAYED = [
     *(("direct", name) for name in [*SLOW, *QUICK]),
     *(("stream", name) for name in [*STREAMS, *BODIES[:6]]),
-    *(("deferred", name) for name in [*BODIES, *list(QUICK)[:6]]),
+    *(("deferred", name) for name in [*BODIES, *HEADS]),
     *(("video", name) for name in BODIES[:6]),
 ]
 

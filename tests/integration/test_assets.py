@@ -8,15 +8,17 @@ import fcntl
 import hashlib
 import os
 import re
+import socket
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import AssetRef, Mode, Record
-from bulkgrok.dispatch import placing
+from bulkgrok.dispatch import assets, placing
 from bulkgrok.dispatch.assets import AssetDownloader, Downloaded, DownloadFailed
-from bulkgrok.transport import AiohttpTransport
+from bulkgrok.transport import AiohttpTransport, downloads
 
 FILM = bytes(range(256)) * 12_000
 DIGEST = hashlib.sha256(FILM).hexdigest()
@@ -390,6 +392,48 @@ def test_a_server_that_gives_one_byte_a_try_ends_too(play, tmp_path):
     assert len(wire.requests) == 100
 
 
+async def drip(writer, data):
+    """Write bytes one by one for as long as somebody takes them."""
+    with suppress(ConnectionError):
+        for byte in data * 1_000:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("head", [b"", b'HTTP/1.1 200 OK\r\nETag: "one"\r\nContent-Length: 9999999\r\n\r\n'])
+def test_a_server_that_lets_bytes_drip_ends_too(play, tmp_path, monkeypatch, head):
+    monkeypatch.setattr(downloads, "_HEAD_S", 0.05)
+    monkeypatch.setattr(downloads, "_PACE_S", 0.05)
+    monkeypatch.setattr(assets, "_MOST_TRIES", 10)
+
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(head)
+        await drip(writer, b"HTTP/1.1 200 OK\r\nX: " if not head else b"x")
+
+    result, _, wire = fetch(play, tmp_path, handler)
+    assert isinstance(result, DownloadFailed)
+    assert "no reply in time" in result.reason
+    assert len(wire.requests) >= 8
+
+
+def test_a_slow_download_that_gets_on_is_not_given_up(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "_PACE_S", 0.02)
+
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(FILM))
+        for start in range(0, len(FILM), 200_000):
+            writer.write(FILM[start : start + 200_000])
+            await writer.drain()
+            await asyncio.sleep(0.03)
+
+    result, _, wire = fetch(play, tmp_path, handler)
+    assert result.assets[0].sha256 == DIGEST
+    assert len(wire.requests) == 1
+
+
 def test_a_file_over_the_cap_is_refused_at_once(play, tmp_path):
     for handler in (
         film(play),
@@ -487,6 +531,62 @@ def test_a_redirect_to_an_allowed_place_is_followed_without_a_referer(play, tmp_
     assert result.assets[0].sha256 == DIGEST
     assert wire.requests[1][0].startswith(b"GET /other?sig=x HTTP/1.1\r\n")
     assert b"referer" not in wire.requests[1][0].lower()
+
+
+def test_a_name_is_looked_up_once_and_the_address_that_was_judged_is_connected_to(play, tmp_path, monkeypatch):
+    """A name that leads elsewhere the second time (DNS rebinding) leads nowhere."""
+    looked_up = []
+    getaddrinfo = socket.getaddrinfo
+
+    def rebinding(host, *arguments, **options):
+        if host != "localhost":
+            return getaddrinfo(host, *arguments, **options)
+        looked_up.append(host)
+        return getaddrinfo("127.0.0.1" if len(looked_up) == 1 else "10.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+
+    async def scenario():
+        async with (
+            play.serving(film(play)) as wire,
+            AiohttpTransport(base_url=wire.base_url, api_key="k", concurrency=1) as client,
+        ):
+            url = f"http://localhost:{wire.port}/f"
+            first = await client.fetch(url, offset=0, etag=None, write=lambda *_: None)
+            await client._downloading._session.close()
+            client._downloading = None
+            return first, await client.fetch(url, offset=0, etag=None, write=lambda *_: None), wire
+
+    first, second, wire = asyncio.run(scenario())
+    assert first.complete
+    assert (second.forbidden, second.reason) == (True, "not a public address")
+    assert len(wire.requests) == 1
+    assert len(looked_up) == 2
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "192.168.1.1",
+        "[fd00::1]",
+        "[::ffff:10.0.0.1]",
+        "0.0.0.0",
+        "167772161",
+        "0x0a000001",
+    ],
+)
+@pytest.mark.parametrize("redirected", [False, True])
+def test_a_private_place_is_not_asked_at_the_first_hop_nor_at_a_later_one(play, tmp_path, host, redirected):
+    private = f"https://{host}/f?sig=s3cret"
+    handler = play.always(play.reply(b"", 302, [f"Location: {private}"]))
+    result, desk, wire = fetch(play, tmp_path, handler, paths=["/f" if redirected else private])
+    assert isinstance(result, DownloadFailed)
+    assert re.search("not a (public|usable) address", result.reason)
+    assert len(wire.requests) == redirected
+    assert "s3cret" not in result.reason + repr(desk.events)
 
 
 def test_this_machine_is_not_asked_when_the_api_is_elsewhere(play):
