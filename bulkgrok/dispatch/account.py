@@ -53,7 +53,9 @@ class Account:
     async def standing(self) -> Standing:
         """GET /v1/api-key (docs.x.ai, API key). A 404 counts as good: not every endpoint has the call."""
         reply = await self._transport.get("/api-key")
-        if not isinstance(reply, Reply) or reply.status >= 500 or reply.status == 408:
+        if not isinstance(reply, Reply) or not (200 <= reply.status < 300 or 400 <= reply.status < 500):
+            return Standing.UNKNOWN
+        if reply.status == 408 or not (reply.complete or reply.oversized):
             return Standing.UNKNOWN
         verdict = judge_post(reply, mode=Mode.DIRECT) if reply.status >= 400 else None
         if isinstance(verdict, Stop):

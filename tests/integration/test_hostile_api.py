@@ -18,10 +18,12 @@ import pytest
 
 from bulkgrok.checkpoint import read_store
 from bulkgrok.config import from_keywords
+from bulkgrok.core.secret import Secret
+from bulkgrok.dispatch.account import Account
 from bulkgrok.engine import Engine
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.logging import EventLog
-from bulkgrok.transport import spilling
+from bulkgrok.transport import AiohttpTransport, spilling
 
 KEY = "xai-hostile-key-0123456789"
 GOOD = json.dumps({
@@ -515,3 +517,37 @@ def test_every_video_job_is_taken_for_what_it_is_and_no_address_is_believed(play
         assert "s3cret" not in row["error"]["message"]
     assert "s3cret" not in (tmp_path / "run.log").read_text()
     assert_harmless(played, tmp_path)
+
+
+# --- The question about the key --------------------------------------------------------------------------------------
+
+WELL_ENOUGH = {"good", "bad", "too_large"}
+STANDINGS = {name: "good" if trick.post in WELL_ENOUGH else "unknown" for name, trick in TRICKS.items()} | {
+    name: "busy" for name in TRICKS if name.startswith("wait")
+}
+
+
+def test_no_trick_makes_a_bad_key_of_a_good_one(play, tmp_path, memory):
+    async def scenario():
+        names, found = iter(TRICKS), {}
+
+        async def handler(wire, reader, writer):
+            while await wire.request(reader) is not None:
+                if not await act(play, TRICKS[found["now"]], writer, b"http://127.0.0.1:1"):
+                    return
+
+        async with (
+            play.serving(handler) as wire,
+            AiohttpTransport(base_url=wire.base_url, api_key=Secret(KEY), concurrency=1, spill_dir=tmp_path) as client,
+        ):
+            for name in names:
+                found["now"] = name
+                found[name] = (await Account(client).standing()).value
+        del found["now"]
+        return found
+
+    with memory() as grown:
+        found = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert found == {name: STANDINGS[name] for name in TRICKS}
+    assert grown.megabytes < 64
+    assert list(tmp_path.iterdir()) == []
