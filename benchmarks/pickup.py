@@ -75,7 +75,7 @@ class _Api:
         self._ready_at.append(asyncio.get_running_loop().time() + latency)
         return self._reply(200, json.dumps({"request_id": f"job-{len(self._ready_at) - 1}"}).encode())
 
-    async def get(self, path: str) -> Any:  # noqa: ANN401 - an Exchange
+    async def get(self, path: str, **_: object) -> Any:  # noqa: ANN401 - an Exchange
         from benchmarks.nginx import ANSWER
 
         await asyncio.sleep(_RTT_S)

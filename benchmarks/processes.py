@@ -69,15 +69,17 @@ def run(command: Sequence[str | Path], *, core: int = CLIENT_CORE, env: Mapping[
         )
 
 
-def bulkgrok(source: Path, folder: Path, url: str, *flags: str) -> Spent:
+def bulkgrok(source: Path, folder: Path, url: str, *flags: str, output: str = "out.jsonl") -> Spent:
     """Run `bulkgrok run` as a user would, on its defaults, its output in a folder."""
-    return run([*command(source, folder, url), *flags], env=KEY)
+    return run([*command(source, folder, url, output=output), *flags], env=KEY)
 
 
-def command(source: Path, folder: Path, url: str, *, concurrency: int = CONCURRENCY) -> list[str]:
+def command(
+    source: Path, folder: Path, url: str, *, concurrency: int = CONCURRENCY, output: str = "out.jsonl"
+) -> list[str]:
     """Return the command of `bulkgrok`."""
     return [
-        sys.executable, "-m", "bulkgrok", "run", str(source), "-o", str(folder / "out.jsonl"),
+        sys.executable, "-m", "bulkgrok", "run", str(source), "-o", str(folder / output),
         "--concurrency", str(concurrency), "--base-url", url, "--progress", "none", "--json",
     ]  # fmt: skip
 

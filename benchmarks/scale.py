@@ -40,12 +40,12 @@ def _memory(folder: Path, server: Nginx, sizes: list[int]) -> Table:
         columns=["from, to", "rows", "rows/s", "peak MB", "peak / smallest"],
         notes=["concurrency 100; peak: resident memory of the process, from the system"],
     )
-    for name, make, flags in (("JSONL", inputs.jsonl, ()), ("Parquet", inputs.parquet, ("--output-format", "parquet"))):
+    for name, make, output in (("JSONL", inputs.jsonl, "out.jsonl"), ("Parquet", inputs.parquet, "out.parquet")):
         smallest = None
         for rows in sizes:
             source = make(folder, rows)
             with folder_of(folder) as place:
-                spent = succeeded(bulkgrok(source, place, server.url("direct"), *flags), rows)
+                spent = succeeded(bulkgrok(source, place, server.url("direct"), output=output), rows)
             smallest = smallest or spent.peak_bytes
             table.add(name, rows, rows / spent.seconds, spent.peak_bytes / 1e6, spent.peak_bytes / smallest)
             source.unlink()

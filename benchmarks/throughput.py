@@ -27,6 +27,7 @@ def measure(work: Path, *, short: bool) -> list[Table]:
         ],
         notes=[
             f"concurrency {CONCURRENCY}; rate ratio: bulkgrok / bare; CPU ratio: bulkgrok / bare; medians of turns",
+            "on a machine that others use, believe the CPU ratio: a core of its own gives the rate ratio 1 / CPU ratio",
             "server: nginx on the other core; its ceiling is what wrk gets from it (a deferred row is two requests)",
             "streaming: the bare loop reads the body and looks at nothing; deferred: one POST and one GET a row",
         ],

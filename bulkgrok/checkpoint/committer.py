@@ -288,7 +288,11 @@ class Committer:
 
 
 def _cost(changes: Sequence[Change]) -> int:
-    return sum(size_of(change.raw) for change in changes if isinstance(change, Redeem))
+    size = 0
+    for change in changes:  # called for each change there is: a generator would take longer than what it yields
+        if isinstance(change, Redeem):
+            size += size_of(change.raw)
+    return size
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -229,6 +229,8 @@ def _document_search(body: JsonObject) -> str | None:
 
 def _n(body: JsonObject) -> int:
     found = body.get("n")
+    if found is None:
+        return 1
     if isinstance(found, str) and found.isdecimal() and len(found) < 9:
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 1 <= found <= 10**6:
@@ -239,7 +241,7 @@ def _n(body: JsonObject) -> int:
 def _completion_limit(body: JsonObject) -> int | None:
     for key in ("max_completion_tokens", "max_tokens"):
         found = body.get(key)
-        if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < 10**9:
+        if found is not None and isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < 10**9:
             return int(found)
     return None
 

@@ -77,7 +77,9 @@ def usage_of(body: JsonObject) -> JsonObject | None:
 
 def ticks_of(usage: JsonObject | None) -> int | None:
     """Return `cost_in_usd_ticks`, None where it is missing or cannot be a price."""
-    found = (usage or {}).get("cost_in_usd_ticks")
+    found = usage.get("cost_in_usd_ticks") if usage else None
+    if found is None:
+        return None
     if isinstance(found, str) and found.strip().isdecimal() and len(found) <= 20:
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MAX_TICKS:
@@ -88,6 +90,8 @@ def ticks_of(usage: JsonObject | None) -> int | None:
 def count(holder: object, key: str) -> int:
     """Return a count of tokens, 0 where it is missing or cannot be one."""
     found = holder.get(key) if isinstance(holder, dict) else None
+    if found is None:
+        return 0
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**53:
         return 0
     return int(found)
