@@ -241,6 +241,7 @@ class MemoryStore:
                 request_id=RequestId(found.request_id or ""),
                 submitted_at=found.submitted_at or 0.0,
                 deadline_at=found.deadline_at or 0.0,
+                model=found.model,
             )
 
     def redeemed(self) -> list[int]:

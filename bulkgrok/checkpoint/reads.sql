@@ -17,7 +17,7 @@ WHERE state = 0 AND state <> 4 AND row > ? ORDER BY row LIMIT ?
 SELECT posts, attempts, doubts, losses, digest FROM item WHERE row = ?
 
 -- name: jobs
-SELECT row, kind, request_id, submitted_at, deadline_at FROM item INDEXED BY item_deadline
+SELECT row, kind, request_id, submitted_at, deadline_at, model FROM item INDEXED BY item_deadline
 WHERE state = 2 AND (deadline_at, row) > (?, ?) ORDER BY deadline_at, row LIMIT ?
 
 -- name: next_deadline

@@ -103,13 +103,14 @@ def counts_from(columns: Columns) -> Counts:
 
 def job_from(columns: Columns) -> Job:
     """Return a job from its columns in reads.sql."""
-    row, kind, request_id, submitted_at, deadline_at = columns
+    row, kind, request_id, submitted_at, deadline_at, model = columns
     return Job(
         row=row,
         kind=text(kind),
         request_id=RequestId(text(request_id)),
         submitted_at=submitted_at,
         deadline_at=deadline_at,
+        model=text(model),
     )
 
 

@@ -140,6 +140,12 @@ class Job:
     request_id: RequestId
     submitted_at: float
     deadline_at: float
+    model: str = ""
+    """Of the request: limits and latencies are a model's own."""
+    tokens: int = 0
+    """The request's estimate, 0 where it is not known."""
+    pending_s: float = -1.0
+    """Its age in seconds when it was last known not to be ready; negative where that is not known."""
     polls: int = 0
     missing: int = 0
     """404s in a row."""
@@ -349,6 +355,20 @@ class Reply:
     """More came than is kept anywhere; `body`, or `large`, holds the beginning."""
     large: LargeBody | None = None
     """The body on the disk, where it is too large for memory; `body` holds its beginning."""
+    limit_rpm: float | None = None
+    """`x-ratelimit-limit-requests` of a 429, which counts minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """A limit that a 429 names: `what` is requests or tokens."""
+
+    what: Literal["requests", "tokens"]
+    per_s: float
+    measure: str
+    """In the API's words, such as "Requests per Second"."""
+    said: bool = True
+    """Whether its text says so; headers are a hint only: they name a limit, not always the one that was reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

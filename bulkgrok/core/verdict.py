@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from bulkgrok.core.model import Code, Exchange, Mode, NoReply, NotSent, Reply, RequestId
+from bulkgrok.core.model import Code, Exchange, Mode, NoReply, NotSent, RateLimit, Reply, RequestId
 
 _EXAMINED_BYTES: Final = 65_536
 _MESSAGE_CHARS: Final = 2_000
@@ -37,6 +37,11 @@ _AGAIN_CODES: Final = frozenset({
     "service_unavailable", "internal_error", "unavailable", "internal", "the service is currently unavailable",
     "internal error",
 })  # fmt: skip
+_LIMIT: Final = re.compile(
+    r"(?P<what>requests|tokens) per (?P<period>second|minute|hour|day) \(actual/limit\): \d+/(?P<limit>\d+)",
+    re.IGNORECASE,
+)
+_PERIODS_S: Final = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
 _TAG: Final = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
@@ -72,6 +77,8 @@ class Refused:
     reason: str
     retry_after_s: float | None = None
     doubt: bool = False
+    limit: RateLimit | None = None
+    """The limit that a 429 names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +129,8 @@ class Pending:
     """A 2xx that broke off: the API is there, and the result may be."""
     retry_after_s: float | None = None
     reason: str = ""
+    limit: RateLimit | None = None
+    """The limit that a 429 names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +241,7 @@ def _judge_error_in_200(reply: Reply) -> PostVerdict:
     if (verdict := _by_text(reply.status, text)) is not None:
         return verdict
     if text.code in {"429", "resource-exhausted", "some resource has been exhausted"}:
-        return Refused(why=Why.THROTTLED, reason=text.message, retry_after_s=reply.retry_after_s)
+        return _throttled(reply, text)
     return Refused(
         why=Why.UNAVAILABLE, reason=f"HTTP 200 with an error: {text.message}", retry_after_s=reply.retry_after_s
     )
@@ -243,13 +252,36 @@ def _judge_refusal(reply: Reply) -> PostVerdict:
     if (verdict := _by_text(status, text)) is not None:
         return verdict
     if status == 429:
-        return Refused(why=Why.THROTTLED, reason=text.message, retry_after_s=reply.retry_after_s)
+        return _throttled(reply, text)
     if status == 408 or status >= 500:
         doubt = status not in {503, 529}
         return Refused(
             why=Why.UNAVAILABLE, reason=f"HTTP {status}: {text.message}", retry_after_s=reply.retry_after_s, doubt=doubt
         )
     return Rejected(code=Code.REJECTED, status=status, message=text.message, account_question=status == 403)
+
+
+def _throttled(reply: Reply, text: ApiText) -> Refused:
+    return Refused(
+        why=Why.THROTTLED,
+        reason=text.message,
+        retry_after_s=reply.retry_after_s,
+        limit=named_limit(text.message, reply),
+    )
+
+
+def named_limit(message: str, reply: Reply) -> RateLimit | None:
+    """Return the limit that a 429 names in its text, or else in its headers; None where it names none."""
+    if (found := _LIMIT.search(message)) is not None:
+        what, period, limit = found["what"].lower(), found["period"].lower(), int(found["limit"][:15])
+        if limit > 0:
+            measure = f"{what} per {period}"
+            return RateLimit(
+                what="tokens" if what == "tokens" else "requests", per_s=limit / _PERIODS_S[period], measure=measure
+            )
+    if reply.limit_rpm is not None:
+        return RateLimit(what="requests", per_s=reply.limit_rpm / 60.0, measure="headers", said=False)
+    return None
 
 
 def _by_text(status: int, text: ApiText) -> Rejected | Stop | None:
@@ -296,7 +328,13 @@ def _judge_get_refusal(reply: Reply) -> GetVerdict:
     if by_text is not None:
         return JobRefused(code=Code.MODERATED, status=status, message=text.message, again=False)
     if status == 429:
-        return Pending(throttled=True, served=False, retry_after_s=reply.retry_after_s, reason=text.message)
+        return Pending(
+            throttled=True,
+            served=False,
+            retry_after_s=reply.retry_after_s,
+            reason=text.message,
+            limit=named_limit(text.message, reply),
+        )
     if status == 404:
         return Missing(message=text.message)
     again = text.code.replace("-", "_") in _AGAIN_CODES

@@ -60,7 +60,13 @@ def head(response: aiohttp.ClientResponse, body: bytes = b"", *, complete: bool 
         retry_after_s=retry_after_s(headers.get("Retry-After"), date_at),
         request_id=_request_id(headers.get("x-request-id")),
         date_at=date_at,
+        limit_rpm=_number(headers.get("x-ratelimit-limit-requests")) if response.status == 429 else None,
     )
+
+
+def _number(value: str | None) -> float | None:
+    """Read a count in a header; nonsense is None."""
+    return float(value) if value and len(value) <= 15 and value.isdecimal() and value.isascii() and int(value) else None
 
 
 def retry_after_s(value: str | None, date_at: float | None) -> float | None:

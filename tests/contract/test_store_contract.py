@@ -40,7 +40,6 @@ from bulkgrok.core.model import (
     Entry,
     Fingerprint,
     Item,
-    Job,
     Mode,
     Position,
     RequestId,
@@ -331,8 +330,9 @@ def test_rows_are_listed_in_order_and_jobs_by_deadline(store):
     store.apply([accept(9, 30.0), accept(4, 10.0), accept(7, 20.0), accept(1, 20.0), redeem(8), redeem(2)])
     assert store.submitting() == [3, 6]
     assert store.redeemed() == [2, 8]
-    assert list(store.jobs()) == [
-        Job(row=row, kind="video", request_id=RequestId(f"r-{row}"), submitted_at=float(row), deadline_at=deadline)
+    jobs = [(job.row, job.kind, job.request_id, job.submitted_at, job.deadline_at, job.model) for job in store.jobs()]
+    assert jobs == [
+        (row, "video", f"r-{row}", float(row), deadline, "grok-4.3")
         for row, deadline in [(4, 10.0), (1, 20.0), (7, 20.0), (9, 30.0)]
     ]
     assert store.totals().next_deadline_at == 10.0

@@ -1,0 +1,179 @@
+"""What a 429 does to the requests of its model; tests/unit/scheduler/test_rates.py plays it against a server."""
+
+import pytest
+
+from bulkgrok.core.model import RateLimit, Reply
+from bulkgrok.core.verdict import named_limit
+from bulkgrok.scheduler.estimates import Estimates
+from bulkgrok.scheduler.governor import Governor
+from bulkgrok.scheduler.pace import TokenBudget
+from bulkgrok.scheduler.window import Window
+
+
+def throttled(governor, now, *, sent_at=None, retry_after_s=None, named=None, jitter=1.0):
+    at = now if sent_at is None else sent_at
+    return governor.throttled(now, at, retry_after_s=retry_after_s, named=named, jitter=jitter)
+
+
+def test_requests_that_were_out_together_are_refused_together():
+    governor = Governor()
+    for _ in range(3):
+        governor.take(1.0)
+    assert throttled(governor, 1.1, sent_at=1.0)
+    until = governor.until
+    assert not throttled(governor, 1.2, sent_at=1.0)
+    assert governor.until == until
+    assert 1.1 < until <= 1.6
+
+
+def test_pauses_grow_while_nothing_gets_through_and_start_over_after_a_good_reply():
+    governor, now, pauses = Governor(), 0.0, []
+    for _ in range(9):
+        governor.take(now)
+        throttled(governor, now)
+        pauses.append(governor.until - now)
+        now = governor.until
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30.0
+    governor.take(now)
+    governor.good(now)
+    governor.take(now + 1.0)
+    throttled(governor, now + 1.0)
+    assert governor.until - now - 1.0 == 0.5
+
+
+def test_pauses_come_to_an_end_however_long_a_storm_lasts():
+    governor, now = Governor(), 0.0
+    for _ in range(3_000):
+        governor.take(now)
+        assert throttled(governor, now, jitter=0.5)
+        assert governor.until - now <= 30.0
+        now = governor.until
+
+
+def test_an_answer_to_what_went_before_a_storm_does_not_end_it():
+    governor, now, pauses = Governor(), 10.0, []
+    governor.take(1.0)
+    for _ in range(5):
+        governor.take(now)
+        throttled(governor, now)
+        governor.good(1.0)
+        pauses.append(governor.until - now)
+        now = governor.until
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_in_a_storm_one_request_at_a_time_feels_whether_it_is_over():
+    governor = Governor()
+    for request in range(100):
+        governor.take(request / 50)
+    governor.good(1.0)
+    now = 2.0
+    for _ in range(2):
+        throttled(governor, now)
+        now = governor.open_at
+        governor.take(now)
+    assert governor.open_at >= now + 1.0
+    governor.good(now)
+    assert governor.open_at < now + 0.1
+
+
+def test_retry_after_holds_everybody_back_and_is_capped():
+    governor = Governor()
+    governor.take(0.0)
+    throttled(governor, 0.0, retry_after_s=9.0)
+    assert governor.open_at == 9.0
+    throttled(governor, 1.0, sent_at=0.0, retry_after_s=1e9)
+    assert governor.open_at == 121.0
+
+
+def test_a_lone_refusal_among_few_requests_is_not_laid_to_their_rate():
+    governor = Governor()
+    for request in range(100):
+        governor.take(1.0 + request / 100)
+    governor.good(1.9)
+    governor.take(200.0)
+    throttled(governor, 200.1, sent_at=200.0)
+    assert governor.per_s is None
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "per_s"),
+    [
+        ("Your team's rate limit is — Requests per Second (actual/limit): 2/2. Your", "requests", 2.0),
+        ("limit is — Requests per Minute (actual/limit): 1922/60.", "requests", 1.0),
+        ("rate limit is - Tokens per Minute (actual/limit): 65605/16000.", "tokens", 16_000 / 60),
+        ("Requests per Hour (actual/limit): 7201/7200", "requests", 2.0),
+        ("requests per day (actual/limit): 1/864", "requests", 0.01),
+    ],
+)
+def test_the_limit_is_read_out_of_the_words_of_a_429(text, what, per_s):
+    found = named_limit(text, Reply(status=429, limit_rpm=5.0))
+    assert (found.what, found.per_s, found.said) == (what, pytest.approx(per_s), True)
+
+
+def test_without_words_the_header_is_a_hint_and_nonsense_names_nothing():
+    assert named_limit("slow down", Reply(status=429)) is None
+    assert named_limit("Requests per Second (actual/limit): 1/0", Reply(status=429)) is None
+    assert named_limit("slow down", Reply(status=429, limit_rpm=180.0)) == RateLimit(
+        what="requests", per_s=3.0, measure="headers", said=False
+    )
+
+
+@pytest.mark.parametrize(("hint", "believed"), [(12.0, True), (300.0, False), (0.5, False)])
+def test_a_hint_is_believed_where_it_fits_what_was_let_through(hint, believed):
+    governor = Governor()
+    for request in range(40):
+        governor.take(10.0 + request / 10)
+    throttled(governor, 14.0, sent_at=13.9, named=RateLimit(what="requests", per_s=hint, measure="h", said=False))
+    assert (governor.per_s == pytest.approx(0.97 * hint)) == believed
+    assert believed or 7.0 < governor.per_s < 12.0
+
+
+def test_a_window_that_feels_its_way_grows_by_replies_and_by_the_second_and_never_past_its_ceiling():
+    window = Window(10, feels=True)
+    assert not window.full(3, 0.0)
+    assert window.full(4, 0.0)
+    for _ in range(8):
+        window.good()
+    assert window.size == 6
+    assert not window.full(6, 1.0)
+    assert window.size == 10
+    assert window.open
+    window.halve(3.0)
+    assert window.size == 5
+    assert Window(10, feels=False).open
+
+
+def test_a_request_above_the_whole_token_budget_goes_when_nothing_else_was_sent_for_a_minute():
+    budget = TokenBudget(600.0)
+    budget.take(100.0, 5.0)
+    at = budget.ready_at(100.0, 5_000.0)
+    assert 160.0 <= at <= 161.0
+    assert budget.ready_at(at, 5_000.0) <= at
+
+
+def test_tokens_that_were_not_taken_come_free_at_once():
+    budget = TokenBudget(600.0)
+    budget.take(100.0, 600.0)
+    assert budget.ready_at(110.0, 10.0) > 150.0
+    budget.correct(100.0, -600.0)
+    assert budget.ready_at(110.0, 10.0) <= 110.0
+
+
+def test_estimates_find_what_the_api_adds_to_a_prompt_and_the_share_of_its_room_an_answer_takes():
+    estimates = Estimates()
+    assert estimates.of("m", "chat", 500) == 500
+    for number in range(200):
+        room = 1_000 + 37 * (number % 50)
+        estimates.learn("m", "chat", estimated=room, actual=700 + room // 10)
+    assert estimates.of("m", "chat", 500) == pytest.approx(750, rel=0.01)
+    assert estimates.of("m", "chat", 50_000) == pytest.approx(5_700, rel=0.01)
+    assert estimates.of("other", "chat", 500) == 500
+
+
+def test_estimates_of_requests_that_are_all_alike_are_what_they_took():
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.learn("m", "chat", estimated=1_040, actual=801)
+    assert estimates.of("m", "chat", 1_040) == pytest.approx(801)
