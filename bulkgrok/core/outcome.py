@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import Job, Work
+from bulkgrok.core.model import Job, RateLimit, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,10 @@ class Send:
     """POST this item."""
 
     work: Work
+    at: float = 0.0
+    """Monotonic time at which it was let go."""
+    tokens: float = 0.0
+    """What it was let go for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class Poll:
     """GET the result of this job."""
 
     job: Job
+    at: float = 0.0
+    """Monotonic time at which it was let go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,5 +71,7 @@ class Feedback:
     """When, counted from now; None leaves it to the scheduler."""
     tokens: int | None = None
     """Tokens the request really took, where the reply said so."""
+    limit: RateLimit | None = None
+    """The limit that a 429 names."""
     stop: BulkgrokError | None = None
     """The run ends with this."""

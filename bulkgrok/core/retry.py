@@ -150,31 +150,6 @@ class Health:
         return self.outage_since + limit
 
 
-class Brake:
-    """Slows everybody after a 429: one pause for all, longer while no reply is good in between."""
-
-    def __init__(self) -> None:
-        self.until = 0.0
-        self._pauses = 0
-        self._good = True
-
-    def good(self) -> None:
-        """Note a reply that was not refused for its rate."""
-        self._good = True
-
-    def throttled(self, now: float, retry_after_s: float | None, *, jitter: float) -> bool:
-        """Note a 429; return whether it begins a new pause (replies of one burst arrive together)."""
-        begins = now >= self.until
-        if begins:
-            self._pauses = 0 if self._good else self._pauses + 1
-            self._good = False
-            pause = (0.5 + jitter / 2) * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
-            self.until = now + pause
-        if retry_after_s is not None:
-            self.until = max(self.until, now + min(retry_after_s, RETRY_AFTER_CAP_S))
-        return begins
-
-
 class FirstRejections(Generic[T]):
     """Holds back the first rejections of a run: 20 that are alike say that the request is wrong, not the rows."""
 

@@ -167,7 +167,13 @@ class Redeemer:
         if final and not pending.served and self._is_overdue(job):
             return await self._expire(job, pending.reason or "no poll after its deadline was answered")
         if pending.throttled:
-            return Feedback(sign=Sign.THROTTLED, job=job, retry_after_s=pending.retry_after_s, reason=pending.reason)
+            return Feedback(
+                sign=Sign.THROTTLED,
+                job=job,
+                retry_after_s=pending.retry_after_s,
+                reason=pending.reason,
+                limit=pending.limit,
+            )
         if not pending.served:
             return Feedback(sign=Sign.THERE if pending.cut else Sign.BAD, job=job, reason=pending.reason)
         if final:

@@ -181,6 +181,9 @@ class Poster:
             request_id=request_id,
             submitted_at=submitted_at,
             deadline_at=server_now + self._deferred_ttl_s,
+            model=item.model,
+            tokens=item.tokens,
+            pending_s=0.0,
         )
         accept = Accept(row=item.row, request_id=request_id, at=self._clock.wall(), deadline_at=job.deadline_at)
         try:
@@ -267,12 +270,18 @@ class Poster:
         if self._kept_out(work):
             message = f"refused for its rate {work.kept_out} times, at last when sent alone: {refused.reason}"
             await self._fail(refuse, self._failure(work, Code.GAVE_UP, message))
-            return Feedback(sign=Sign.THROTTLED, reason=refused.reason, retry_after_s=refused.retry_after_s)
+            return Feedback(
+                sign=Sign.THROTTLED,
+                reason=refused.reason,
+                retry_after_s=refused.retry_after_s,
+                limit=refused.limit,
+            )
         await self._checkpoint.commit(refuse)
         return Feedback(
             sign=Sign.THROTTLED,
             reason=refused.reason,
             retry_after_s=refused.retry_after_s,
+            limit=refused.limit,
             again=work,
             last=work.last,
             delay_s=backoff_s(work.kept_out, jitter=self._jitter(), base_s=0.1, cap_s=10.0),

@@ -28,23 +28,26 @@ from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.opening import OpenRun
 from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
+from bulkgrok.scheduler.door import Door
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
 from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.scheduler import Scheduler
 
 _DRAIN_S: Final = 6 * 3600.0
-_GUESSED_RPS_A_SLOT: Final = 5.0
-_MOST_OUTSTANDING: Final = 1_000_000
 
 
 class Gate:
-    """A transport that never has more than n requests to the API in flight, whoever asks for them."""
+    """A transport that never has more than n requests to the API in flight, nor sends them faster than was allowed.
 
-    def __init__(self, transport: Transport, *, concurrency: int) -> None:
+    Whoever asks for them: what the scheduler hands out evenly, a commit bunches together, and not all asks it.
+    """
+
+    def __init__(self, transport: Transport, *, concurrency: int, door: Door | None) -> None:
         self._transport = transport
         self._free = concurrency
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._door = door
 
     async def post(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
@@ -55,6 +58,8 @@ class Gate:
         else:
             await self._turn()
         try:
+            if self._door is not None:
+                await self._door.depart()
             return await self._transport.post(path, body, timeout_s=timeout_s, idle_s=idle_s, keep=keep)
         finally:
             self._leave()
@@ -66,6 +71,8 @@ class Gate:
         else:
             await self._turn()
         try:
+            if self._door is not None:
+                await self._door.depart()
             return await self._transport.get(path, keep=keep)
         finally:
             self._leave()
@@ -163,10 +170,11 @@ class Building:
         opened, config, committer = self._opened, self._config, self._opened.committer
         totals: Totals = await committer.call(opened.store.totals)
         connected = await self._outside.connect(config, opened.places.run_dir, stack)
-        transport = Gate(connected, concurrency=config.concurrency)
+        limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
+        transport = Gate(connected, concurrency=config.concurrency, door=limits.door())
         health = Health(max_outage_s=config.max_outage)
         budget = budget_of(config)
-        scheduler = self._scheduler(health, budget)
+        scheduler = self._scheduler(health, limits, budget)
         if budget is not None:
             await committer.watch_money(scheduler.paid)
         account = Account(transport)
@@ -242,13 +250,12 @@ class Building:
         if self._conductor is not None:
             self._conductor.changed()
 
-    def _scheduler(self, health: Health, budget: Budget | None) -> Scheduler:
+    def _scheduler(self, health: Health, limits: Limits, budget: Budget | None) -> Scheduler:
         config = self._config
-        limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
-        rate = limits.requests_per_s or config.concurrency * _GUESSED_RPS_A_SLOT
         return Scheduler(
             concurrency=config.concurrency,
-            max_outstanding=config.max_outstanding or min(_MOST_OUTSTANDING, max(1, int(rate / 2 * _DRAIN_S))),
+            max_outstanding=config.max_outstanding,
+            drain_s=min(_DRAIN_S, config.deferred_ttl / 4),
             limits=limits,
             polling=PollSchedule(interval_s=config.poll_interval),
             health=health,

@@ -1,27 +1,21 @@
-"""Token buckets on requests and tokens.
+"""The rates that the user named: for POST and GET, for all models of the run together.
 
-Law: one waiter at a time. aiolimiter keeps its waiters in a heap by amount, so large requests starve behind small ones,
-and it refuses amounts above its capacity; callers stand in the scheduler's FIFO gate instead and take large amounts in
-pieces. Buckets are small, so that no burst follows an idle moment: the API counts single seconds.
+Law: pure. Requests are spaced evenly from the first on; tokens are counted over a sliding minute, as the API counts
+them. What was let go is noted at once and corrected when its reply tells what it took.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from aiolimiter import AsyncLimiter
+from bulkgrok.scheduler.door import Door
+from bulkgrok.scheduler.pace import SLACK, Pace, TokenBudget
 
-_REQUEST_BURST_S: Final = 0.05
-_TOKEN_BURST_S: Final = 2.0
-
-
-def _bucket(per_second: float, burst_s: float) -> AsyncLimiter:
-    capacity = max(1.0, per_second * burst_s)
-    return AsyncLimiter(capacity, capacity / per_second)
+_LAG_S: Final = 0.25
 
 
 class Limits:
-    """The rates of one run, for POST and GET alike.
+    """The rates of one run.
 
     Args:
         rps: Requests a second, None for no limit.
@@ -29,33 +23,26 @@ class Limits:
         tpm: Tokens a minute.
     """
 
-    def __init__(self, *, rps: float | None, rpm: float | None, tpm: float | None) -> None:
+    def __init__(self, *, rps: float | None = None, rpm: float | None = None, tpm: float | None = None) -> None:
         rates = [rate for rate in (rps, rpm / 60.0 if rpm else None) if rate]
         self.requests_per_s: float | None = min(rates) if rates else None
-        self._requests = _bucket(self.requests_per_s, _REQUEST_BURST_S) if self.requests_per_s else None
-        self._tokens = _bucket(tpm / 60.0, _TOKEN_BURST_S) if tpm else None
-        self._owed = 0.0
+        self._pace = Pace(self.requests_per_s / SLACK, lag_s=_LAG_S) if self.requests_per_s else None
+        self.tokens = TokenBudget(tpm) if tpm else None
 
     @property
-    def limited(self) -> bool:
-        """Whether there is any limit."""
-        return self._requests is not None or self._tokens is not None
+    def next_at(self) -> float:
+        """When the next request may go, whatever it is."""
+        return self._pace.at if self._pace is not None else float("-inf")
 
-    async def acquire(self, tokens: int) -> None:
-        """Wait until a request that takes about so many tokens may go."""
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None and (tokens or self._owed > 0):
-            due, self._owed = tokens + self._owed, 0.0
-            if due < 0:
-                self._owed = due
-            while due > 0:
-                piece = min(due, self._tokens.max_rate)
-                await self._tokens.acquire(piece)
-                due -= piece
+    def full(self, now: float) -> bool:
+        """Whether as many requests go as may."""
+        return self._pace is not None and self._pace.full(now)
 
-    def correct(self, *, estimated: int, actual: int) -> None:
-        """Charge (or credit) the next request with what the last one took more (or less) than estimated."""
-        if self._tokens is not None:
-            limit = self._tokens.max_rate * 30.0
-            self._owed = max(-limit, min(limit, self._owed + actual - estimated))
+    def take(self, now: float) -> None:
+        """Note a request that goes now."""
+        if self._pace is not None:
+            self._pace.take(now)
+
+    def door(self) -> Door | None:
+        """Return what holds requests to the rate where they leave; None where there is no limit."""
+        return Door(self.requests_per_s) if self.requests_per_s else None

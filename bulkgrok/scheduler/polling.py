@@ -2,26 +2,56 @@
 
 Law: never later than shortly before the deadline, so that a result is redeemed while it exists; and once after it,
 because the server's answer, not the local clock, decides what has expired.
+
+In between, when it pays: by what was learnt of the latencies of the job's kind and model (see `latency`), more often
+where the rate has room to spare, less often where it has none. While nothing is learnt a few scouts are asked for at
+growing intervals and the others are left alone, but not for long.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from bulkgrok.core.model import Job
+from bulkgrok.scheduler.latency import Latency
 
 FIRST_POLL_S: Final = 1.0
 LONGEST_S: Final = 30.0
 _GROWTH: Final = 1.5
 _LAST_CALL_S: Final = 60.0
+_SCOUTS: Final = 16
+_SCOUTS_STEP: Final = 0.35
+_LEFT_ALONE_STEP: Final = 0.15
+_LEFT_ALONE_S: Final = 600.0
+_GOLDEN: Final = 0.6180339887498949
+_SPREAD: Final = 0.04
+_SPREAD_IN_DOUBT: Final = 0.3
+_DOUBT: Final = 0.02
+_LONGEST_PART: Final = 0.1
+"""Of the whole time of a result: as long as it is, no longer is it left alone."""
+_PRICES: Final = {"spare": 0.04, "even": 0.17, "short": 0.6}
+"""Of a poll, as a part of the mean latency: with sigma 0.5, about 4, 1.9 and 1.3 polls a result."""
+_NEW_WEIGHT: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PollSchedule:
-    """Poll after 1 s, then less and less often up to every 30 s; or every `interval_s`."""
+    """Poll when results are likely to be ready; or every `interval_s`.
 
-    interval_s: float | None = None
+    Args:
+        interval_s: Fixed, None for a learnt schedule.
+    """
+
+    def __init__(self, *, interval_s: float | None = None) -> None:
+        self.interval_s = interval_s
+        self._known: dict[tuple[str, str], Latency] = {}
+        self._scouts: dict[tuple[str, str], int] = {}
+        self._full = 0.5
+        self._polls = self._results = 0.0
+
+    @property
+    def polls_a_result(self) -> float:
+        """How many polls a result took lately, 2.0 while that is not known."""
+        return self._polls / self._results if self._results >= 1.0 else 2.0
 
     def delay_s(self, job: Job, *, now: float, jitter: float) -> float:
         """Return how long to wait before the next poll of a job.
@@ -29,12 +59,9 @@ class PollSchedule:
         Args:
             job: The job, with the number of its polls so far.
             now: UNIX seconds, on the clock that set the job's deadline.
-            jitter: Uniform in [0, 1): polls spread by up to 20 % so that jobs accepted together do not come together.
+            jitter: Uniform in [0, 1): polls are spread so that jobs accepted together do not come together.
         """
-        if self.interval_s is not None:
-            delay = self.interval_s
-        else:
-            delay = min(LONGEST_S, FIRST_POLL_S * _GROWTH ** min(job.polls, 12)) * (0.9 + 0.2 * jitter)
+        delay = self._wanted_s(job, now, jitter)
         left = job.deadline_at - now
         if left <= 0:
             return 0.0 if job.polls == 0 else min(delay, LONGEST_S)
@@ -42,3 +69,82 @@ class PollSchedule:
         if delay <= last_call:
             return delay
         return last_call if last_call > 0 else left
+
+    def early_s(self, job: Job, *, now: float) -> float:
+        """Return how much longer to wait for a job whose time has come, by what was learnt meanwhile; 0.0 for not."""
+        if self.interval_s is not None or job.pending_s < 0.0 or job.missing or job.errors or job.overdue:
+            return 0.0
+        known = self._latency(job)
+        age_s = now - job.submitted_at
+        if not known.learnt:
+            if job.polls or age_s > _LEFT_ALONE_S or self._is_scout(job):
+                return 0.0
+            return self._bounded(job, now, max(FIRST_POLL_S, _LEFT_ALONE_STEP * age_s))
+        wait_s = self._planned_s(known, job, now) - age_s
+        return self._bounded(job, now, self._look_again_s(known, wait_s, age_s)) if wait_s > 0.03 * age_s else 0.0
+
+    def saw(self, job: Job, *, age_s: float, ready: bool) -> None:
+        """Note what a poll of a job told at an age in seconds, and that age in a job that is not ready."""
+        self._polls = self._polls * (1.0 - _NEW_WEIGHT / 2) + 1.0
+        self._results = self._results * (1.0 - _NEW_WEIGHT / 2) + ready
+        if self.interval_s is None and 0.0 <= job.pending_s < age_s:
+            self._latency(job).saw(job.pending_s, age_s, ready=ready)
+        if not ready:
+            job.pending_s = max(0.0, age_s)
+
+    def rate_is(self, *, full: bool | None) -> None:
+        """Note whether requests go as fast as they may; None where nobody limits them."""
+        self._full += _NEW_WEIGHT * ((0.5 if full is None else full) - self._full)
+
+    @property
+    def _price(self) -> float:
+        return _PRICES["short" if self._full > 0.85 else "spare" if self._full < 0.25 else "even"]
+
+    def _wanted_s(self, job: Job, now: float, jitter: float) -> float:
+        if self.interval_s is not None:
+            return self.interval_s
+        age_s = now - job.submitted_at
+        if job.pending_s < 0.0 or age_s < 0.0:  # the clock was set back, or nothing is known of it
+            return min(LONGEST_S, FIRST_POLL_S * _GROWTH ** min(job.polls, 12)) * (0.9 + 0.2 * jitter)
+        known = self._latency(job)
+        if known.learnt:
+            wait_s = self._look_again_s(known, self._planned_s(known, job, now) - age_s, age_s)
+        else:
+            wait_s = _SCOUTS_STEP * age_s
+        longest_s = _LONGEST_PART * (job.deadline_at - job.submitted_at)
+        return min(max(FIRST_POLL_S * (0.9 + 0.2 * jitter), wait_s), max(LONGEST_S, longest_s))
+
+    def _planned_s(self, known: Latency, job: Job, now: float) -> float:
+        """Return the age at which to poll a job.
+
+        Its own: the less is known, the more those ahead are asked early for the sake of those behind.
+        """
+        own = (job.row * _GOLDEN + job.polls * 0.5) % 1.0
+        spread = _SPREAD + _SPREAD_IN_DOUBT * known.doubt
+        return known.next_age_s(max(0.0, job.pending_s), price=self._price, now=now) * (
+            1.0 + _SPREAD / 2 - spread * own
+        )
+
+    def _look_again_s(self, known: Latency, wait_s: float, age_s: float) -> float:
+        """Shorten a wait for a poll while what is known changes fast."""
+        return min(wait_s, max(FIRST_POLL_S, _LEFT_ALONE_STEP * age_s)) if known.doubt > _DOUBT else wait_s
+
+    def _bounded(self, job: Job, now: float, wait_s: float) -> float:
+        """Shorten a wait so that it ends before the last call."""
+        left = job.deadline_at - now
+        return max(0.0, min(wait_s, left - min(2 * _LAST_CALL_S, (job.deadline_at - job.submitted_at) / 5)))
+
+    def _latency(self, job: Job) -> Latency:
+        key = job.kind, job.model
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = Latency()
+        return known
+
+    def _is_scout(self, job: Job) -> bool:
+        key = job.kind, job.model
+        scouts = self._scouts.get(key, 0)
+        if scouts >= _SCOUTS:
+            return False
+        self._scouts[key] = scouts + 1
+        return True

@@ -1,15 +1,18 @@
 """What goes next, and when.
 
-Law: `_choose` decides, synchronously; `next` waits for what it decided. Rules, in order:
+Law: `_choose` decides, synchronously, and takes nothing that may not go now; `next` sleeps until it may. Rules:
 
-1. never more than `concurrency` actions are out at once, and fewer after a 429 (the window halves, then grows again);
+1. never more than `concurrency` actions are out at once; without a rate to go by, at first only a few, then ever more;
 2. in an outage only probes go out, one at a time: a poll or `GET /v1/api-key`, which are free, and once that got
    through a single row;
-3. a pause after a 429 holds for everybody;
-4. due polls go before new work, the earliest deadline first: they free what is already paid for;
+3. the user's rates hold for all (`limits`), a pause and a rate that 429s led to for the requests of one model
+   (`governor`);
+4. due polls go before new work, the earliest deadline first: they free what is already paid for; one whose time is
+   nearly over goes in spite of a pause;
 5. then rows whose back-off has ended, then new ones; deferred ones only while fewer than `max_outstanding` wait;
-6. rows that were refused for their rate too often go last and alone;
-7. where money is limited, a row that it does not reach for waits, and no other is sent before it (see `purse`).
+6. a row for which there are not tokens enough waits, and no other passes it; polls do;
+7. rows that were refused for their rate too often go last and alone;
+8. where money is limited, a row that it does not reach for waits, and no other is sent before it (see `purse`).
 
 Knows no HTTP, no checkpoint and no kind. Callers of `next` stand in a FIFO gate: one waits at a time.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -26,12 +29,22 @@ from bulkgrok.core.model import Job, Mode, Work
 from bulkgrok.core.money import Money
 from bulkgrok.core.outcome import Action, Feedback, Poll, Probe, Send, Sign
 from bulkgrok.core.ports import Clock
-from bulkgrok.core.retry import Brake, Health, RetryQuota
+from bulkgrok.core.retry import Health, RetryQuota
+from bulkgrok.scheduler.estimates import Estimates
+from bulkgrok.scheduler.lanes import Lane
 from bulkgrok.scheduler.limits import Limits
+from bulkgrok.scheduler.pace import TokenBudget
 from bulkgrok.scheduler.polling import PollSchedule
 from bulkgrok.scheduler.purse import Purse
+from bulkgrok.scheduler.waiting import Waiting
+from bulkgrok.scheduler.window import Window
 
 _FOREVER: Final = float("inf")
+_DRAIN_S: Final = 6 * 3600.0
+_GUESSED_RPS_A_SLOT: Final = 5.0
+_MOST_OUTSTANDING: Final = 1_000_000
+_URGENT_S: Final = 120.0
+_URGENT_APART_S: Final = 5.0
 
 
 class Scheduler:
@@ -39,8 +52,9 @@ class Scheduler:
 
     Args:
         concurrency: Actions out at once, at most.
-        max_outstanding: Jobs accepted and not redeemed, at most.
-        limits: Rates.
+        max_outstanding: Jobs accepted and not redeemed, at most; None for as many as can be redeemed in `drain_s`.
+        drain_s: Less than results are kept.
+        limits: The user's rates.
         polling: When to poll.
         health: Outage detection, shared with whoever asks it.
         clock: Both clocks.
@@ -52,7 +66,8 @@ class Scheduler:
         self,
         *,
         concurrency: int,
-        max_outstanding: int,
+        max_outstanding: int | None,
+        drain_s: float = _DRAIN_S,
         limits: Limits,
         polling: PollSchedule,
         health: Health,
@@ -63,22 +78,23 @@ class Scheduler:
         self._purse = purse
         self._concurrency = concurrency
         self._max_outstanding = max_outstanding
+        self._drain_s = drain_s
         self._limits = limits
         self._polling = polling
         self.health = health
         self._clock = clock
         self._jitter = jitter
-        self._brake = Brake()
         self._quota = RetryQuota(capacity=max(10.0, 2.0 * concurrency))
+        self._window = Window(concurrency, feels=limits.requests_per_s is None)
+        self._estimates = Estimates()
         self._gate = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._window = float(concurrency)
-        self._direct: deque[Work] = deque()
-        self._deferred: deque[Work] = deque()
+        self._lanes: dict[str, Lane] = {}
+        self._order: deque[Lane] = deque()
+        self._jobs = Waiting()
         self._retries: list[tuple[float, int, Work]] = []
         self._last: deque[Work] = deque()
-        self._sleeping: list[tuple[float, int, Job]] = []
-        self._due: list[tuple[float, int, Job]] = []
+        self._head: Work | None = None
         self._tie = 0
         self._exhausted = False
         self._closed = False
@@ -87,7 +103,6 @@ class Scheduler:
         self._turn = 0
         self._control_through = False
         self._sending_deferred = 0
-        self._halt: asyncio.Future[None] | None = None
         self._held: dict[int, int] = {}
         self.held_bytes = 0
         """Size of all bodies that were offered and are neither done with nor put last."""
@@ -101,7 +116,7 @@ class Scheduler:
         """Queue a row to be sent."""
         self._held[work.item.row] = len(work.item.body)
         self.held_bytes += len(work.item.body)
-        (self._deferred if work.item.mode is Mode.DEFERRED else self._direct).append(work)
+        self._lane(work.item.model).offer(work)
         self._wake.set()
 
     def watch(self, job: Job, *, delay_s: float | None = None) -> None:
@@ -109,10 +124,17 @@ class Scheduler:
         self.outstanding += 1
         self._sleep(job, delay_s)
 
+    def _lane(self, model: str) -> Lane:
+        lane = self._lanes.get(model)
+        if lane is None:
+            lane = self._lanes[model] = Lane(self._jobs.due(model))
+            self._order.append(lane)
+        return lane
+
     @property
     def queued(self) -> int:
         """Rows waiting to be sent for the first time since they were offered."""
-        return len(self._direct) + len(self._deferred)
+        return sum(len(lane.direct) + len(lane.deferred) for lane in self._order)
 
     @property
     def waiting(self) -> int:
@@ -122,22 +144,23 @@ class Scheduler:
     @property
     def next_deadline_at(self) -> float | None:
         """About when the first outstanding result expires, as UNIX seconds; None when none is outstanding."""
-        nearest = [heap[0][2].deadline_at for heap in (self._due, self._sleeping) if heap]
-        return min(nearest) if nearest else None
+        return self._jobs.nearest_deadline_at(self._clock.monotonic())
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued, waiting, outstanding or in flight."""
-        return not (
-            self.in_flight
-            or self._direct
-            or self._deferred
-            or self._retries
-            or self._last
-            or self._purse.waiting
-            or self._sleeping
-            or self._due
-        )
+        return not (self.in_flight or self._head or self._retries or self._last or len(self._jobs) or any(self._order))
+
+    @property
+    def most_outstanding(self) -> int:
+        """How many jobs may be outstanding: what polls at the rate that is allowed redeem in time."""
+        if self._max_outstanding is not None:
+            return self._max_outstanding
+        found = [lane.governor.per_s for lane in self._order]
+        per_s = self._limits.requests_per_s or self._concurrency * _GUESSED_RPS_A_SLOT
+        if found and None not in found:
+            per_s = min(per_s, sum(rate for rate in found if rate is not None))
+        return max(1, min(_MOST_OUTSTANDING, int(per_s / max(1.0, self._polling.polls_a_result) * self._drain_s)))
 
     def exhausted(self) -> None:
         """Say that the input was read once in whole: rows that go last may go when all others are done."""
@@ -153,8 +176,6 @@ class Scheduler:
         """Hand out nothing more: `next` returns None at once."""
         self._stopped = True
         self._wake.set()
-        if self._halt is not None and not self._halt.done():
-            self._halt.set_result(None)
 
     # Money
 
@@ -183,14 +204,11 @@ class Scheduler:
             while True:
                 if self._stopped or (self._closed and self.idle):
                     return None
-                now = self._clock.monotonic()
-                action, at = self._choose(now)
-                if action is None:
-                    await self._sleep_until(at)
-                    continue
-                self._count(action, 1)
-                if await self._admitted(action):
+                action, at = self._choose(self._clock.monotonic())
+                if action is not None:
+                    self._count(action, 1)
                     return action
+                await self._sleep_until(at)
 
     def _count(self, action: Action, change: int) -> None:
         """Count an action that goes out (1) or comes back (-1)."""
@@ -200,31 +218,6 @@ class Scheduler:
         if change < 0 and action is self._probe:
             self._probe = None
 
-    async def _admitted(self, action: Action) -> bool:
-        """Wait for the rate limits; take the action back if the world changed meanwhile."""
-        if isinstance(action, Probe):
-            return True
-        if self._limits.limited:
-            try:
-                await self._acquire(action.work.item.tokens if isinstance(action, Send) else 0)
-            except BaseException:
-                self._undo(action)
-                raise
-        if self._stopped or (self._clock.monotonic() < self._brake.until and action is not self._probe):
-            self._undo(action)
-            return False
-        return True
-
-    async def _acquire(self, tokens: int) -> None:
-        """Wait for the rate limits, or for `stop`."""
-        if self._halt is None:
-            self._halt = asyncio.get_running_loop().create_future()
-        acquiring = asyncio.ensure_future(self._limits.acquire(tokens))
-        try:
-            await asyncio.wait({acquiring, self._halt}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            acquiring.cancel()
-
     def _choose(self, now: float) -> tuple[Action | None, float]:
         """Return what may go now, or None and the monotonic time at which to look again (or be woken before)."""
         self._wake.clear()
@@ -232,38 +225,125 @@ class Scheduler:
             return None, _FOREVER
         if self.health.outage_since is not None:
             return self._choose_probe(now)
-        if self.in_flight >= max(1, int(self._window)):
-            return None, _FOREVER
-        if now < self._brake.until:
-            return None, self._brake.until
-        while self._sleeping and self._sleeping[0][0] <= now:
-            _, _, job = heappop(self._sleeping)
-            self._tie += 1
-            heappush(self._due, (job.deadline_at, self._tie, job))
-        if self._due:
-            return Poll(job=heappop(self._due)[2]), now
-        if (work := self._purse.next(lambda: self._choose_work(now))) is not None:
-            return Send(work=work), now
-        wake_at = min(
-            self._sleeping[0][0] if self._sleeping else _FOREVER,
-            self._retries[0][0] if self._retries and self._purse.waiting is None else _FOREVER,
-        )
-        return None, wake_at
+        if not self._window.open and self._window.full(self.in_flight, now):
+            return None, self._window.next_at(now)
+        if (at := self._limits.next_at) > now:
+            return None, at
+        if self._jobs.next_at <= now:
+            self._jobs.wake(now)
+        while (lane := self._lane_to_poll(now)) is not None:
+            if (poll := self._poll(lane, now)) is not None:
+                return poll, now
+        if (work := self._choose_work(now)) is not None:
+            return self._send(work, now), now
+        return None, self._look_again_at(now)
+
+    def _poll(self, lane: Lane, now: float) -> Poll | None:
+        """Poll the first job that is due, unless by what was learnt meanwhile it is too early for that."""
+        job = self._jobs.pop(lane.due)
+        early_s = self._polling.early_s(job, now=self._clock.wall())
+        if early_s > 0.0:
+            self._jobs.put(job, at=now + early_s, now=now)
+            return None
+        limited = lane.governor.per_s is not None or self._limits.requests_per_s is not None
+        self._polling.rate_is(full=self._limits.full(now) or lane.governor.full(now) if limited else None)
+        self._limits.take(now)
+        lane.governor.take(now)
+        return Poll(job=job, at=now)
+
+    def _send(self, work: Work, now: float) -> Send:
+        tokens = self._tokens(work)
+        self._limits.take(now)
+        self._lane(work.item.model).governor.take(now)
+        for budget in self._budgets(work):
+            budget.take(now, tokens)
+        return Send(work=work, at=now, tokens=tokens)
+
+    def _lane_to_poll(self, now: float) -> Lane | None:
+        """Return the lane whose first due poll goes next."""
+        found = None
+        for lane in self._order:
+            sooner = lane.due and (found is None or lane.due[0] < found.due[0])
+            if sooner and (lane.governor.open_at <= now or self._urgent(lane, now)):
+                found = lane
+        return found
+
+    def _urgent(self, lane: Lane, now: float) -> bool:
+        """Whether a due poll goes in spite of a pause: its time is nearly over. One each 5 s, whatever comes back."""
+        if now < self._urgent_at(lane, now):
+            return False
+        lane.urgent_at = now + _URGENT_APART_S
+        return True
+
+    def _urgent_at(self, lane: Lane, now: float) -> float:
+        """Return when a due poll may go in spite of a pause."""
+        return max(lane.urgent_at, now + self._jobs.deadline_at(lane.due) - self._clock.wall() - _URGENT_S)
 
     def _choose_work(self, now: float) -> Work | None:
-        room = self.outstanding + self._sending_deferred < self._max_outstanding
+        """Take the row whose turn it is, unless it must wait."""
+        while True:
+            work, self._head = self._head, None
+            if work is None:
+                work = self._purse.next(lambda: self._next_work(now))
+            if work is None:
+                return None
+            if (lane := self._lane(work.item.model)).governor.open_at <= now:
+                break
+            lane.head = work  # rows of other models need not wait for this one's, nor for its money
+            self._purse.counted(work)
+        budget = self._limits.tokens
+        if budget is not None and budget.ready_at(now, self._tokens(work)) > now:
+            self._head, work = work, None
+        return work
+
+    def _next_work(self, now: float) -> Work | None:
         while self._retries and self._retries[0][0] <= now:
             work = heappop(self._retries)[2]
-            if room or work.item.mode is Mode.DIRECT:
-                return work
-            self._deferred.appendleft(work)
-        if self._direct:
-            return self._direct.popleft()
-        if self._deferred and room:
-            return self._deferred.popleft()
-        if self._last and self._exhausted and self.in_flight == 0 and not self._retries and not self._deferred:
+            self._lane(work.item.model).again.append(work)
+        room = self.outstanding + self._sending_deferred < self.most_outstanding
+        for turn, lane in enumerate(self._order):
+            if lane and lane.governor.open_at <= now and (found := self._row_of(lane, now, room=room)) is not None:
+                self._order.rotate(-1 - turn)
+                return found
+        if self._last and self._exhausted and self.in_flight == 0 and not self._retries and not any(self._order):
             return self._last.popleft()
         return None
+
+    def _row_of(self, lane: Lane, now: float, *, room: bool) -> Work | None:
+        work = lane.pop(room=room)
+        tokens = lane.governor.tokens
+        if work is not None and tokens is not None and tokens.ready_at(now, self._tokens(work)) > now:
+            lane.head, work = work, None
+        return work
+
+    def _look_again_at(self, now: float) -> float:
+        """Return when something may go that may not go now."""
+        at = self._jobs.next_at
+        if self._head is not None and self._limits.tokens is not None:
+            at = min(at, self._limits.tokens.ready_at(now, self._tokens(self._head)))
+        held_up = self._head or self._purse.waiting
+        if self._retries and not held_up:
+            at = min(at, self._retries[0][0])
+        for lane in self._order:
+            if lane.due:
+                at = min(at, max(lane.governor.open_at, now), self._urgent_at(lane, now))
+            elif lane and not held_up:
+                ready_at = lane.governor.open_at
+                if lane.head is not None and lane.governor.tokens is not None:
+                    ready_at = max(ready_at, lane.governor.tokens.ready_at(now, self._tokens(lane.head)))
+                if ready_at > now:
+                    at = min(at, ready_at)
+        return at
+
+    def _budgets(self, work: Work) -> Iterator[TokenBudget]:
+        """Yield what a row's tokens are taken from."""
+        for budget in (self._limits.tokens, self._lane(work.item.model).governor.tokens):
+            if budget is not None:
+                yield budget
+
+    def _tokens(self, work: Work) -> float:
+        item = work.item
+        return self._estimates.of(item.model, item.kind, item.tokens)
 
     def _choose_probe(self, now: float) -> tuple[Action | None, float]:
         if self._probe is not None:
@@ -271,43 +351,37 @@ class Scheduler:
         if now < self.health.next_probe_at:
             return None, self.health.next_probe_at
         self.health.probing(now)
-        self._probe = self._probe_of(self._turn)
+        self._probe = self._probe_of(self._turn, now)
         self._turn += 1
         return self._probe, now
 
-    def _probe_of(self, turn: int) -> Action:
+    def _probe_of(self, turn: int, now: float) -> Action:
         """Choose the n-th probe of an outage.
 
         Polls and control requests take turns: a job that alone gets a 5xx must not look like an outage for ever. A
         POST goes out only after a control request got through, or, for an API without one, every fourth time.
         """
-        heap = self._due or self._sleeping
-        if heap and turn % 2 == 0:
-            return Poll(job=heappop(heap)[2])
-        if (self._control_through or turn % 4 == 3) and (work := self._purse.next(self._any_work)) is not None:
+        if turn % 2 == 0 and (job := self._jobs.pop_any()) is not None:
+            return Poll(job=job, at=now)
+        if (self._control_through or turn % 4 == 3) and (work := self._any_approved_work()) is not None:
             self._control_through = False
-            return Send(work=work)
+            return self._send(work, now)
         return Probe()
 
+    def _any_approved_work(self) -> Work | None:
+        """Take a row that waits to be sent, whatever it waits for but money."""
+        if self._head is not None:
+            work, self._head = self._head, None
+            return work
+        return self._purse.next(self._any_work)
+
     def _any_work(self) -> Work | None:
-        """Take a row that waits to be sent, whatever it waits for."""
         if self._retries:
             return heappop(self._retries)[2]
-        for queue in (self._direct, self._deferred, self._last):
-            if queue:
-                return queue.popleft()
-        return None
-
-    def _undo(self, action: Action) -> None:
-        """Put an action back that was chosen and not handed out."""
-        self._count(action, -1)
-        if isinstance(action, Send):
-            self.counted(action.work)
-            self._tie += 1
-            heappush(self._retries, (0.0, self._tie, action.work))
-        elif isinstance(action, Poll):
-            self._tie += 1
-            heappush(self._due, (action.job.deadline_at, self._tie, action.job))
+        for lane in self._order:
+            if (found := lane.pop_any()) is not None:
+                return found
+        return self._last.popleft() if self._last else None
 
     async def _sleep_until(self, at: float) -> None:
         """Wait until a monotonic time, or until something changes."""
@@ -328,15 +402,19 @@ class Scheduler:
         """Take back an action with what became of it."""
         now = self._clock.monotonic()
         self._count(action, -1)
-        self._note_sign(feedback, now)
+        self._note_sign(action, feedback, now)
         if isinstance(action, Send):
             self.counted(action.work)
             if feedback.again is None or feedback.last:
                 self.held_bytes -= self._held.pop(action.work.item.row, 0)
-            if feedback.tokens is not None:
-                self._limits.correct(estimated=action.work.item.tokens, actual=feedback.tokens)
-        elif isinstance(action, Poll) and feedback.job is None:
+            self._note_tokens(action, feedback)
+        elif isinstance(action, Poll):
+            self._note_poll(action, feedback, now)
+        if isinstance(action, Poll) and feedback.job is None:
             self.outstanding -= 1
+            if feedback.tokens is not None and action.job.tokens:
+                job = action.job
+                self._estimates.learn(job.model, job.kind, estimated=job.tokens, actual=feedback.tokens)
         if feedback.again is not None:
             self._retry(feedback, feedback.again, now)
         elif feedback.job is not None:
@@ -346,23 +424,58 @@ class Scheduler:
                 self._sleep(feedback.job, feedback.delay_s)
         self._wake.set()
 
-    def _note_sign(self, feedback: Feedback, now: float) -> None:
+    def _note_poll(self, action: Poll, feedback: Feedback, now: float) -> None:
+        """Learn from a poll that told whether a result is ready."""
+        if feedback.sign is Sign.GOOD and feedback.stop is None:
+            age_s = self._clock.wall() - (now - action.at) - action.job.submitted_at
+            self._polling.saw(action.job, age_s=age_s, ready=feedback.job is None)
+
+    def _note_tokens(self, action: Send, feedback: Feedback) -> None:
+        """Correct what a request was let go for by what it took: nothing, where it was refused."""
+        item = action.work.item
+        taken = 0 if feedback.sign is Sign.THROTTLED else feedback.tokens
+        if taken is None:
+            return
+        for budget in self._budgets(action.work):
+            budget.correct(action.at, taken - action.tokens)
+        if feedback.tokens is not None:
+            self._estimates.learn(item.model, item.kind, estimated=item.tokens, actual=feedback.tokens)
+
+    def _note_sign(self, action: Action, feedback: Feedback, now: float) -> None:
+        lane = self._lane_of(action)
         match feedback.sign:
             case Sign.GOOD | Sign.MISSING:
                 self.health.good(now, answered=feedback.sign is Sign.GOOD)
-                self._brake.good()
                 self._quota.refund()
-                self._window = min(float(self._concurrency), self._window + 0.5)
+                self._window.good()
+                if lane is not None:
+                    lane.governor.good(action.at if not isinstance(action, Probe) else now)
             case Sign.THROTTLED:
                 self.health.good(now, answered=False)
                 self.throttled += 1
-                if self._brake.throttled(now, feedback.retry_after_s, jitter=self._jitter()):
-                    self._window = max(1.0, self._window / 2.0)
+                if lane is not None and not isinstance(action, Probe):
+                    self._throttled(lane, action.at, feedback, now)
             case Sign.THERE:
                 self.health.there(now)
                 self._control_through = True
             case Sign.BAD:
                 self.health.bad(now, feedback.reason)
+
+    def _throttled(self, lane: Lane, sent_at: float, feedback: Feedback, now: float) -> None:
+        begins = lane.governor.throttled(
+            now, sent_at, retry_after_s=feedback.retry_after_s, named=feedback.limit, jitter=self._jitter()
+        )
+        if begins and self._limits.requests_per_s is None:
+            self._window.halve(now)
+
+    def _lane_of(self, action: Action) -> Lane | None:
+        match action:
+            case Send(work=work):
+                return self._lane(work.item.model)
+            case Poll(job=job):
+                return self._lane(job.model)
+            case _:
+                return None
 
     def _retry(self, feedback: Feedback, work: Work, now: float) -> None:
         if feedback.last:
@@ -377,6 +490,7 @@ class Scheduler:
     def _sleep(self, job: Job, delay_s: float | None) -> None:
         if delay_s is None:
             delay_s = self._polling.delay_s(job, now=self._clock.wall(), jitter=self._jitter())
-        self._tie += 1
-        heappush(self._sleeping, (self._clock.monotonic() + delay_s, self._tie, job))
+        now = self._clock.monotonic()
+        self._lane(job.model)
+        self._jobs.put(job, at=now + delay_s, now=now)
         self._wake.set()

@@ -245,10 +245,10 @@ MUTANTS = (
     Mutant(
         name="storm-ends-in-a-standstill",
         breaks="a storm of 429s of any length is waited for",
-        file="core/retry.py",
+        file="scheduler/governor.py",
         old="2.0 ** min(self._pauses, 10)",
         new="2.0**self._pauses",
-        found_by=("tests/unit/core/test_retry.py",),
+        found_by=("tests/unit/scheduler/test_governor.py",),
     ),
     Mutant(
         name="deadlines-by-own-clock",

@@ -1,4 +1,4 @@
-from bulkgrok.core.retry import Brake, FirstRejections, Health, RetryQuota, RowPolicy, backoff_s, wait_s
+from bulkgrok.core.retry import FirstRejections, Health, RetryQuota, RowPolicy, backoff_s, wait_s
 
 
 def test_backoff_is_fully_jittered_and_capped():
@@ -68,34 +68,6 @@ def test_a_throttled_reply_shows_that_the_api_is_there_but_answers_nobody():
     assert not health.answered_since(0.0)
 
 
-def test_one_pause_for_all_replies_of_a_burst():
-    brake = Brake()
-    assert brake.throttled(0.0, None, jitter=0.0)
-    assert not brake.throttled(0.1, None, jitter=0.0)
-    assert 0.0 < brake.until <= 0.5
-
-
-def test_pauses_grow_while_nothing_gets_through_and_start_over_after_a_good_reply():
-    brake, now, pauses = Brake(), 0.0, []
-    for _ in range(9):
-        brake.throttled(now, None, jitter=1.0)
-        pauses.append(brake.until - now)
-        now = brake.until
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == 30.0
-    brake.good()
-    brake.throttled(now, None, jitter=1.0)
-    assert brake.until - now == 0.5
-
-
-def test_retry_after_holds_everybody_back():
-    brake = Brake()
-    brake.throttled(0.0, 9.0, jitter=0.0)
-    assert brake.until == 9.0
-    brake.throttled(1.0, 1e9, jitter=0.0)
-    assert brake.until == 121.0
-
-
 def test_retries_beyond_the_quota_trickle():
     quota = RetryQuota(capacity=10.0, trickle_per_s=5.0)
     delays = [quota.delay_s(0.0) for _ in range(20)]
@@ -126,12 +98,8 @@ def test_typed_again_unchanged_each_row_fails_by_itself():
     assert FirstRejections(armed=False).rejected((400, "no"), 0) == [0]
 
 
-def test_pauses_and_probes_come_as_often_as_ever_however_long_it_lasts():
-    brake, now = Brake(), 0.0
-    for _ in range(3_000):
-        assert brake.throttled(now, None, jitter=0.5)
-        assert brake.until - now <= 30.0
-        now = brake.until
+def test_probes_come_as_often_as_ever_however_long_it_lasts():
+    now = 0.0
     health = Health(max_outage_s=1e9)
     for _ in range(3_000):
         health.probing(now)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bulkgrok.core.model import Item, Job, Mode, RequestId, Work
+from bulkgrok.core.model import Item, Job, Mode, RateLimit, RequestId, Work
 from bulkgrok.core.money import Budget, Money, ticks
 from bulkgrok.core.outcome import Feedback, Poll, Probe, Send, Sign
 from bulkgrok.core.retry import Health
@@ -33,7 +33,7 @@ def scheduler(*, concurrency=4, max_outstanding=100, polling=None, budget=None, 
     )
 
 
-def work(row, mode=Mode.DIRECT, max_usd=0.0):
+def work(row, mode=Mode.DIRECT, max_usd=0.0, model="m"):
     return Work(
         item=Item(
             row=row,
@@ -41,7 +41,7 @@ def work(row, mode=Mode.DIRECT, max_usd=0.0):
             custom_id=str(row),
             kind="chat",
             mode=mode,
-            model="m",
+            model=model,
             stream=False,
             body=b"{}",
             digest=b"",
@@ -193,20 +193,18 @@ def test_a_waiting_job_is_the_probe_of_choice():
     run(scenario)
 
 
-def test_a_429_halves_the_window_and_good_replies_open_it_again():
+def test_a_429_pauses_all_requests_of_its_model_and_no_others():
     async def scenario():
         under_test = scheduler(concurrency=8)
-        for row in range(40):
+        for row in range(3):
             under_test.offer(work(row))
         action = await under_test.next()
-        under_test.report(action, Feedback(sign=Sign.THROTTLED, again=action.work, delay_s=0.0))
-        out = [await under_test.next() for _ in range(4)]
-        fifth = asyncio.ensure_future(under_test.next())
+        under_test.report(action, Feedback(sign=Sign.THROTTLED, again=action.work, delay_s=0.0, retry_after_s=100.0))
+        second = asyncio.ensure_future(under_test.next())
         await asyncio.sleep(0)
-        assert waits(fifth)
-        for action in out:
-            under_test.report(action, Feedback(sign=Sign.GOOD))
-        assert isinstance(await fifth, Send)
+        assert waits(second)
+        under_test.offer(work(9, model="other"))
+        assert (await second).work.item.row == 9
         assert under_test.throttled == 1
 
     run(scenario)
@@ -322,7 +320,6 @@ def test_no_more_jobs_are_accepted_than_may_be_outstanding_even_while_posts_are_
         await asyncio.sleep(0)
         assert waits(third)
         under_test.report(sent, Feedback(sign=Sign.THROTTLED, again=sent.work, delay_s=0.0))
-        under_test._brake.until = 0.0
         assert isinstance(await third, Send)
 
     run(scenario)
@@ -455,5 +452,23 @@ def test_in_an_outage_a_row_is_only_risked_if_there_is_money_for_it():
         found.paid(Money())
         found.health.next_probe_at = 0.0
         assert isinstance(await found.next(), Send)
+
+    run(scenario)
+
+
+def test_no_more_is_accepted_than_can_be_redeemed_within_six_hours_at_the_rate_that_is_allowed():
+    async def scenario():
+        under_test = scheduler(max_outstanding=None, concurrency=10)
+        assert under_test.most_outstanding == 10 * 5 // 2 * 21_600
+        under_test._limits = Limits(rps=4)
+        assert under_test.most_outstanding == 43_200
+        under_test._polling._polls, under_test._polling._results = 30.0, 10.0
+        assert under_test.most_outstanding == 28_800
+        lane = under_test._lane("m")
+        for _ in range(2):
+            lane.governor.take(1.0)
+        named = RateLimit(what="requests", per_s=1.0, measure="requests per second")
+        lane.governor.throttled(1.1, 1.0, retry_after_s=None, named=named, jitter=0.5)
+        assert under_test.most_outstanding == int(0.97 / 3 * 21_600)
 
     run(scenario)

@@ -1,0 +1,127 @@
+"""When results are asked for, on latencies of all shapes: polls a result, and how long results lie ready."""
+
+import heapq
+import math
+import random
+
+import pytest
+
+from bulkgrok.core.model import Job, RequestId
+from bulkgrok.scheduler.polling import PollSchedule
+
+
+class Played:
+    """Jobs that arrive over `spread_s`, each ready after its latency; counts those that arrive in the last part."""
+
+    def __init__(self, draw, *, jobs=2_000, spread_s=2_000.0, counted_from=0.25, full=None, ttl_s=86_400.0, seed=1):
+        chance, schedule = random.Random(seed), PollSchedule()
+        events = [(chance.random() * spread_s, row, None, 0.0) for row in range(jobs)]
+        heapq.heapify(events)
+        self.polls = self.results = self.lay_s = self.latency_s = 0
+        self.latest_s, tie = 0.0, jobs
+        while events:
+            now, row, job, ready_at = heapq.heappop(events)
+            tie += 1
+            if job is None:
+                job = Job(
+                    row=row, kind="chat", request_id=RequestId("r"), submitted_at=now, deadline_at=now + ttl_s,
+                    model="m", pending_s=0.0,
+                )  # fmt: skip
+                ready_at = now + draw(chance, now)
+                wait_s = schedule.delay_s(job, now=now, jitter=chance.random())
+            elif (wait_s := schedule.early_s(job, now=now)) <= 0.0:
+                schedule.rate_is(full=full)
+                job.polls += 1
+                schedule.saw(job, age_s=now - job.submitted_at, ready=now >= ready_at)
+                if now >= ready_at:
+                    if job.submitted_at >= counted_from * spread_s:
+                        self.results += 1
+                        self.polls += job.polls
+                        self.lay_s += now - ready_at
+                        self.latency_s += ready_at - job.submitted_at
+                    self.latest_s = max(self.latest_s, now - job.submitted_at)
+                    continue
+                wait_s = schedule.delay_s(job, now=now, jitter=chance.random())
+            heapq.heappush(events, (now + wait_s, tie, job, ready_at))
+
+    @property
+    def polls_a_result(self):
+        return self.polls / self.results
+
+    @property
+    def delay(self):
+        return self.lay_s / self.latency_s
+
+
+def lognormal(mean_s, sigma):
+    return lambda chance, now: chance.lognormvariate(math.log(mean_s) - sigma * sigma / 2, sigma)
+
+
+@pytest.mark.parametrize("mean_s", [10.0, 60.0, 600.0])
+def test_log_normal_latencies_take_two_polls_a_result_and_results_lie_a_quarter_of_them(mean_s):
+    played = Played(lognormal(mean_s, 0.5), spread_s=40.0 * mean_s)
+    assert played.polls_a_result <= 2.0
+    assert played.delay <= 0.25
+
+
+def test_narrow_latencies_take_fewer_polls_and_wide_ones_few_more():
+    assert Played(lognormal(60.0, 0.25)).polls_a_result <= 1.8
+    wide = Played(lognormal(60.0, 1.0))
+    assert wide.polls_a_result <= 2.5
+    assert wide.delay <= 0.4
+
+
+def test_of_two_heaps_of_latencies_each_is_met():
+    """Half are ready after about 5 s, half after about 5 min: nobody asks in between."""
+
+    def draw(chance, now):
+        return lognormal(5.0 if chance.random() < 0.5 else 300.0, 0.3)(chance, now)
+
+    played = Played(draw, spread_s=4_000.0)
+    assert played.polls_a_result <= 3.0
+    assert played.delay <= 0.25
+
+
+def test_latencies_that_change_are_followed():
+    """They grow fivefold in the middle, and what comes after is met as well as what was before."""
+
+    def draw(chance, now):
+        return lognormal(20.0 if now < 3_000.0 else 100.0, 0.5)(chance, now)
+
+    played = Played(draw, jobs=3_000, spread_s=6_000.0, counted_from=0.8)
+    assert played.polls_a_result <= 2.3
+    assert played.delay <= 0.3
+
+
+def test_where_the_rate_is_short_polls_are_few_and_where_it_has_room_results_lie_less():
+    short, spare = (Played(lognormal(60.0, 0.5), full=full) for full in (True, False))
+    assert short.polls_a_result <= 1.5
+    assert spare.delay <= 0.15
+    assert spare.polls_a_result <= 4.0
+
+
+@pytest.mark.parametrize("mean_s", [1.0, 60.0, 1_800.0])
+def test_a_thousand_jobs_at_once_with_nothing_learnt_yet_are_asked_for_with_measure(mean_s):
+    played = Played(lognormal(mean_s, 0.5), jobs=1_000, spread_s=1.0, counted_from=0.0)
+    assert played.polls_a_result <= 3.0
+    assert played.delay <= max(0.5, 1.0 / mean_s)
+
+
+def test_no_job_is_left_alone_until_its_deadline():
+    """Latencies of most of the time that results are kept, and beyond it."""
+    played = Played(lambda chance, now: 86_000.0 * chance.random(), jobs=200, spread_s=10.0, counted_from=0.0)
+    assert played.results == 200
+    assert played.latest_s <= 86_400.0
+
+
+def test_a_fixed_interval_is_kept_to():
+    schedule = PollSchedule(interval_s=7.0)
+    job = Job(row=1, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0, pending_s=0.0)
+    assert schedule.delay_s(job, now=50.0, jitter=0.9) == 7.0
+    assert schedule.early_s(job, now=50.0) == 0.0
+
+
+def test_what_is_not_known_is_asked_for_at_once_after_a_restart():
+    schedule = PollSchedule()
+    job = Job(row=1, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0)
+    assert schedule.early_s(job, now=5_000.0) == 0.0
