@@ -93,7 +93,7 @@ class Reading:
         """Return the value of columns, which may hold what was never written when the file is damaged."""
         try:
             return make(columns)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise damaged(self.path, f"{type(error).__name__}: {error}") from error
 
     def _pages(self, statement: str, make: Callable[[Columns], T], size: int = _PAGE, *fixed: object) -> Iterator[T]:
@@ -241,6 +241,9 @@ class Reading:
 
     def recounted(self) -> Tally:
         """Return the sums as the rows themselves come to."""
+        return self._made(lambda _: self._recounted(), ())
+
+    def _recounted(self) -> Tally:
         tally = Tally()
         for state, count in self._all("count_states"):
             tally.states[state] = count

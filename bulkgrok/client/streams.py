@@ -24,7 +24,7 @@ class Stream:
     """The pieces of one streamed answer, as they come."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._searched = 0
         self._unread = bytearray()
         self._streams = False
@@ -44,7 +44,8 @@ class Stream:
         end = 0
         for boundary in _BOUNDARY.finditer(self._rest, self._searched):
             end = boundary.end()
-        whole, self._rest = self._rest[:end], self._rest[end:]
+        whole = bytes(self._rest[:end])
+        del self._rest[:end]
         self._searched = max(0, len(self._rest) - 3)
         return self._pieces(whole)
 
@@ -54,7 +55,7 @@ class Stream:
         Raises:
             ApiError: There was no stream, or it did not come to its end.
         """
-        pieces = self._pieces(self._rest)
+        pieces = self._pieces(bytes(self._rest))
         if not self._streams:  # an ordinary answer all the same, or an error with status 200
             reply = checked(exchange)
             return _contents(as_object(replace(reply, body=reply.body or bytes(self._unread))), "message")

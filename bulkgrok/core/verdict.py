@@ -42,7 +42,10 @@ _LIMIT: Final = re.compile(
     re.IGNORECASE,
 )
 _PERIODS_S: Final = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
-_TAG: Final = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+#: Each takes a time that grows with the page and no faster, whatever it holds.
+_UNSEEN: Final = re.compile(r"<(script|style)\b", re.IGNORECASE)
+_ENDS: Final = {name: re.compile(f"</{name}>", re.IGNORECASE) for name in ("script", "style")}
+_TAG: Final = re.compile(r"<[^<>]*+>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +174,26 @@ def api_error(body: bytes) -> ApiText:
     code, message = _error_fields(value)
     if not message:
         text = body[:_EXAMINED_BYTES].decode("utf-8", "replace")
-        message = _TAG.sub(" ", text) if value is None else text
+        message = _seen(text) if value is None else text
     message = " ".join(message.split())[:_MESSAGE_CHARS]
     return ApiText(code=code.strip().lower()[:200], message=message or "(the API gave no reason)")
+
+
+def _seen(page: str) -> str:
+    """Return what of a page of HTML is there to be read."""
+    kept, at = list[str](), 0
+    unended: set[str] = set()
+    for begin in _UNSEEN.finditer(page):
+        name = begin[1].lower()
+        if begin.start() < at or name in unended:
+            continue
+        end = _ENDS[name].search(page, begin.end())
+        if end is None:
+            unended.add(name)
+            continue
+        kept.append(page[at : begin.start()])
+        at = end.end()
+    return _TAG.sub(" ", " ".join([*kept, page[at:]]))
 
 
 def is_error_object(body: bytes) -> bool:

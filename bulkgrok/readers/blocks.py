@@ -58,9 +58,10 @@ def _unpacked(path: Path, compression: str, block_bytes: int) -> Iterator[bytes]
     done = 0
     try:
         with open_input(path) as file, pa.CompressedInputStream(pa.PythonFile(file, "r"), compression) as stream:
-            while block := stream.read(block_bytes):
-                done += len(block)
-                yield block
+            buffer = memoryview(bytearray(block_bytes))
+            while count := stream.readinto(buffer):  # `read` never gives back what it took for a block that fails
+                done += count
+                yield bytes(buffer[:count])
             return
     except failures as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import pyarrow as pa
 from pyarrow import parquet as pq
@@ -19,7 +19,7 @@ from bulkgrok.core.model import RawRow
 from bulkgrok.readers.cells import converted
 from bulkgrok.readers.identity import open_input
 from bulkgrok.readers.lines import LINE_BYTES
-from bulkgrok.readers.unpacking import find_bomb, most_rows
+from bulkgrok.readers.unpacking import Gate, find_bomb, most_rows
 
 #: n rows read at a time at most, and about how many bytes of them.
 BATCH_ROWS: Final = 256
@@ -45,10 +45,10 @@ class ParquetReader:
     def __init__(self, path: Path, *, columns: frozenset[str] | None = None) -> None:
         self._path = path
         try:
-            with open_input(path) as source, self._open(source) as file:
+            with open_input(path) as opened, self._open(source := Gate(opened)) as file:
                 names = file.schema_arrow.names
                 self._names = [name for name in names if columns is None or name in columns]
-                bomb = find_bomb(file, self._names)
+                bomb = find_bomb(file, source, self._names)
         except _FAILURES as error:
             msg = f"{path} cannot be read as Parquet: {_reason(error)}. Nothing was sent."
             raise InputError(msg, hint="The file is damaged or encrypted: make or copy it again.") from None
@@ -65,7 +65,7 @@ class ParquetReader:
         row = 0
         group = 0
         try:
-            with open_input(self._path) as source, self._open(source) as file:
+            with open_input(self._path) as opened, self._open(source := Gate(opened)) as file:
                 for group in range(file.num_row_groups):
                     for batch in self._batches(file, source, group):
                         chunk = [_row(row + index, value) for index, value in enumerate(self._values(batch))]
@@ -77,7 +77,7 @@ class ParquetReader:
             hint = "The file is damaged: make or copy it again, and name the run anew with -o OTHER.jsonl."
             raise InputError(msg, hint=hint) from None
 
-    def _open(self, source: object) -> pq.ParquetFile:
+    def _open(self, source: Gate) -> pq.ParquetFile:
         return pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
     def _values(self, batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
@@ -92,7 +92,7 @@ class ParquetReader:
             else:
                 yield from converted(one, self._names)
 
-    def _batches(self, file: pq.ParquetFile, source: BinaryIO, group: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: pq.ParquetFile, source: Gate, group: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group in batches of about a megabyte, going by its metadata and its first rows.
 
         The metadata know the stored size only: a long text that all rows share is stored once.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO, Final
 
 from pyarrow import parquet as pq
@@ -28,35 +29,79 @@ _NEXT_I32: Final = 0x15
 _DICTIONARY_PAGE: Final = 2
 
 
-def most_rows(file: pq.ParquetFile, source: BinaryIO, group: int, names: list[str]) -> int:
+class Gate:
+    """The bytes of a Parquet file, which can be withheld.
+
+    Args:
+        source: The file, open; it stays the caller's.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.is_shut = False
+        self.asked = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, none while it is shut."""
+        if self.is_shut:
+            self.asked += 1
+            return b""
+        return self._source.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, and return it."""
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._source.tell()
+
+    def fileno(self) -> int:
+        """Return the file's descriptor."""
+        return self._source.fileno()
+
+    def close(self) -> None:
+        """Leave the file open: it is the caller's."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._source.closed
+
+
+def most_rows(file: pq.ParquetFile, source: Gate, group: int, names: list[str]) -> int:
     """Return how many rows of a row group may be read at once.
 
     Args:
         file: An open file.
-        source: The same, as bytes.
+        source: What it was opened on.
         group: Which row group.
         names: The columns that are read.
+
+    Raises:
+        OSError: The metadata of the row group are damaged.
     """
+    _check(file, source, group, names)
     found = file.metadata.row_group(group)
-    chunks = (found.column(position) for position in range(found.num_columns))
-    read = (_dictionary_bytes(source, chunk) for chunk in chunks if _is_read(chunk.path_in_schema, names))
+    read = (_dictionary_bytes(source, found.column(position)) for position in _positions(file, names))
     largest = max(read, default=0)
     return max(1, _TOGETHER_BYTES // max(largest, 1))
 
 
-def find_bomb(file: pq.ParquetFile, names: list[str]) -> str | None:
+def find_bomb(file: pq.ParquetFile, source: Gate, names: list[str]) -> str | None:
     """Return which column's lists are nothing but repetition, in words; None where there is none.
 
     Args:
         file: An open file.
+        source: What it was opened on.
         names: The columns that are read.
+
+    Raises:
+        OSError: The metadata of a row group are damaged.
     """
-    lists = [
-        position
-        for position in range(len(file.schema))
-        if file.schema.column(position).max_repetition_level and _is_read(file.schema.column(position).path, names)
-    ]
+    lists = [position for position in _positions(file, names) if file.schema.column(position).max_repetition_level]
     for group in range(file.num_row_groups) if lists else ():
+        _check(file, source, group, names)
         found = file.metadata.row_group(group)
         for position in lists:
             chunk = found.column(position)
@@ -68,11 +113,33 @@ def find_bomb(file: pq.ParquetFile, names: list[str]) -> str | None:
     return None
 
 
-def _is_read(path: str, names: list[str]) -> bool:
-    return path in names or path.partition(".")[0] in names
+def _check(file: pq.ParquetFile, source: Gate, group: int, names: list[str]) -> None:
+    """Look at the metadata of a row group's columns without reading a page.
+
+    pyarrow ends the process where it is asked for damaged metadata of a column, but raises where it is about to read
+    the column: it is let to begin, and nothing is given to it.
+
+    Raises:
+        OSError: They are damaged.
+    """
+    source.is_shut, source.asked = True, 0
+    try:
+        with suppress(StopIteration):
+            next(file.iter_batches(1, row_groups=[group], columns=names, use_threads=False))
+    except Exception:
+        if not source.asked:
+            raise
+    finally:
+        source.is_shut = False
 
 
-def _dictionary_bytes(source: BinaryIO, chunk: pq.ColumnChunkMetaData) -> int:
+def _positions(file: pq.ParquetFile, names: list[str]) -> list[int]:
+    """Return which columns of the file make up those that are read."""
+    paths = (file.schema.column(position).path for position in range(len(file.schema)))
+    return [position for position, path in enumerate(paths) if path in names or path.partition(".")[0] in names]
+
+
+def _dictionary_bytes(source: Gate, chunk: pq.ColumnChunkMetaData) -> int:
     """Return how large a column's dictionary is when unpacked; 0 where there is none, or its head cannot be read."""
     if not chunk.has_dictionary_page or chunk.dictionary_page_offset is None:
         return 0
