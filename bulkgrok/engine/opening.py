@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from bulkgrok import kinds, readers
 from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
@@ -35,7 +33,7 @@ from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.sinks import open_sink
 from bulkgrok.sinks.errors import ErrorsFile
-from bulkgrok.sinks.line import speaks_of
+from bulkgrok.sinks.line import row_of, speaks_of
 from bulkgrok.telemetry.wording import printable
 
 _ERRORS: Final = "errors"
@@ -306,13 +304,6 @@ class Opening:
             self._sink.check(None, lambda _: False)
             self._errors.check(None, lambda _: False)
             return
-
-        def row_of(line: bytes) -> int | None:
-            with contextlib.suppress(orjson.JSONDecodeError):
-                value = orjson.loads(line)
-                row = value.get("row") if isinstance(value, dict) else None
-                return row if isinstance(row, int) else None
-            return None
 
         owned = owned_by(store, speaks_of, row_of)
         self._sink.check(store.position(self._sink.name), owned)

@@ -114,6 +114,16 @@ def speaks_of(text: bytes, settled: Settled) -> bool:
     return isinstance(theirs, dict) and all(theirs.get(key, _ABSENT) == ours[key] for key in _TELLING)
 
 
+def row_of(text: bytes) -> int | None:
+    """Return the row that a line says it is about; None where it says none."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    row = value.get("row") if isinstance(value, dict) else None
+    return row if isinstance(row, int) else None
+
+
 def body_json(body: bytes) -> bytes:
     """Return a body as JSON on one line: as it was written, or as a JSON string when it is not JSON."""
     text = one_line(body)

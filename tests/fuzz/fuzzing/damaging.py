@@ -27,12 +27,16 @@ from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.cli.lookup import find_run, reading, summary
 from bulkgrok.cli.status import _text as status_text
-from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed
+from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Redeem, Submit, Succeed
-from bulkgrok.core.model import Code, Item, Mode, Position, RequestId, RowError, RunIdentity
+from bulkgrok.core.model import Code, Item, Mode, Position, RequestId, RowError, RunIdentity, Settled, Unusable
+from bulkgrok.core.ports import Sink
+from bulkgrok.engine.recovery import owned_by
 from bulkgrok.readers import fingerprint, open_reader, spool_stdin, verify
 from bulkgrok.readers.lines import rows
 from bulkgrok.simulator.server import SimulatorServer
+from bulkgrok.sinks import open_sink
+from bulkgrok.sinks.line import row_of, speaks_of
 
 PAGE = 16_384
 MOST_ROWS = 3_000
@@ -332,6 +336,57 @@ def status(data: bytes) -> None:
     assert status_text(found)
 
 
+@cache
+def _outcomes() -> tuple[SqliteStore, list[Settled]]:
+    """Return a store that holds some outcomes, and them."""
+    place = folder() / "outcomes"
+    place.mkdir()
+    store = SqliteStore(place / "checkpoint.db")
+    store.open()
+    _fill(store)
+    return store, store.outbox(0, 100)
+
+
+@cache
+def _written(output_format: str, *, parts: bool) -> tuple[Path, bytes, Position]:
+    """Return where a sink wrote, what, and its last position."""
+    _, outcomes = _outcomes()
+    path = folder() / "written" / f"{output_format}{parts:d}"
+    sink = _sink(path, output_format, parts=parts)
+    sink.restore(None)
+    sink.write(outcomes)
+    last = sink.finish(complete=True)
+    sink.close()
+    file = next(path.glob("part-*")) if parts else path
+    return file, file.read_bytes(), last
+
+
+def _sink(path: Path, output_format: str, *, parts: bool) -> Sink:
+    nothing = Unusable(code=Code.INVALID_RESPONSE, message="")
+    return open_sink(
+        output=path, folder=parts, output_format=output_format, simulated=False, summarise=lambda _, __: nothing
+    )
+
+
+def results(data: bytes) -> None:
+    """Whatever lies where results go is taken up as ours, or refused in words and left as it is."""
+    choice = data[0] if data else 0
+    output_format, parts = ("parquet" if choice & 1 else "jsonl"), bool(choice & 2)
+    file, base, last = _written(output_format, parts=parts)
+    content = data[1:] if choice & 4 else bytes(edited(base, data[1:]))
+    file.unlink(missing_ok=True)
+    file.write_bytes(content)
+    sink = _sink(file.parent if parts else file, output_format, parts=parts)
+    try:
+        sink.check(last if choice & 8 else Position(seq=0), owned_by(_outcomes()[0], speaks_of, row_of))
+    except UsageError:
+        assert file.read_bytes() == content
+        return
+    kept = sink.restore(last)
+    sink.close()
+    assert kept.seq == (last.seq if content == base else 0)
+
+
 def sums(data: bytes) -> None:
     """A stored tally is one, or none."""
     with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -341,6 +396,6 @@ def sums(data: bytes) -> None:
 TARGETS = {
     function.__name__: function
     for function in (
-        lines, any_input, packed, parquet, standard_input, checkpoint, spill, journal, status, sums,
+        lines, any_input, packed, parquet, standard_input, checkpoint, spill, journal, status, results, sums,
     )
 }  # fmt: skip

@@ -75,6 +75,16 @@ def _edits(choices: int, *places: int) -> list[bytes]:
     return [bytes([choice]) + place.to_bytes(4) + b"\x01" for choice in range(choices) for place in places]
 
 
+_TAKEN: Final = (
+    b"",
+    b'{"custom_id":"',
+    b'{"custom_id":"q1","row":1,"response":null}\n',
+    b'{"row":18446744073709551615}',
+    b'{"row":-1}\n{"row":true}\n',
+    b"PAR1",
+    b"\0" * 9,
+    _DEEP[0],
+)
 _EVENTS: Final = b"".join(b"data: " + chunk + b"\n\n" for chunk in _jsons(_CHUNKS)) + b"data: [DONE]\n\n"
 
 SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
@@ -130,5 +140,9 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
     "spill": [b"\x01{}\n", b"\x00", b"\x00\x00\x00\x00\x09\x01", b"\x01" + _DEEP[0]],
     "journal": [b"\x01{}\n", b"\x00", b"\x00\x00\x00\x00\x09\x01"],
     "status": [json.dumps(_STATUS).encode(), b"{}", b"[]", _DEEP[0], b'{"report": {"exit_code": 1e400}}'],
+    "results": [
+        *_edits(16, 0, 4, 300, 1_000, 4_294_967_290),
+        *(bytes([choice]) + text for choice in (4, 5, 6, 7, 12, 13, 14, 15) for text in _TAKEN),
+    ],
     "sums": [b'{"states":[0,0,0,0,0,0],"codes":{},"entries":{},"answered_failures":0,"ticks":0,"tokens":[0,0,0,0]}'],
 }
