@@ -7,6 +7,7 @@ sqlite       SqliteStore: one file, write-ahead log, flushed at every commit
 memory       MemoryStore: the same contract in a dict, for tests and simulations
 committer    Committer: the store as the event loop sees it, on a thread of its own
 rescue       Rescue: what is saved when the disk fails, with ballast and spill
+migrating    checkpoints of older versions, brought up to date or only looked at
 """
 
 from __future__ import annotations

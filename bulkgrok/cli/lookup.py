@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from bulkgrok.config import RunConfig, find_run_dirs, places
 from bulkgrok.core.errors import BulkgrokError, UsageError
 from bulkgrok.core.model import Limits
-from bulkgrok.core.money import TICKS
 from bulkgrok.telemetry.wording import printable
 
 if TYPE_CHECKING:
@@ -275,16 +274,7 @@ def limits_of(store: Store) -> Limits | None:
     """Return what the last start limited money to, and how far that is taken; None where it did not."""
     noted = store.recall("limits")
     limits = noted if isinstance(noted, dict) else {}
-    budget, max_at_risk = limits.get("budget"), limits.get("max_at_risk")
-    if budget is None and max_at_risk is None:
-        return None
-    money = store.money()
-    return Limits(
-        budget_usd=budget,
-        max_at_risk_usd=max_at_risk,
-        taken_usd=(money.spent + money.on_its_way) / TICKS,
-        at_risk_usd=money.at_risk / TICKS,
-    )
+    return Limits.of(limits.get("budget"), limits.get("max_at_risk"), store.money())
 
 
 def last_end(found: FoundRun, store: Store) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NewType
 if TYPE_CHECKING:
     from bulkgrok.core.ports import LargeBody
 
-from bulkgrok.core.money import Money
+from bulkgrok.core.money import TICKS, Money
 
 Row = NewType("Row", int)
 RequestId = NewType("RequestId", str)
@@ -544,6 +544,18 @@ class Limits:
     max_at_risk_usd: float | None
     taken_usd: float
     at_risk_usd: float
+
+    @classmethod
+    def of(cls, budget_usd: float | None, max_at_risk_usd: float | None, money: Money) -> Limits | None:
+        """Return the limits and what is taken of them, None where there are none."""
+        if budget_usd is None and max_at_risk_usd is None:
+            return None
+        return cls(
+            budget_usd=budget_usd,
+            max_at_risk_usd=max_at_risk_usd,
+            taken_usd=(money.spent + money.on_its_way) / TICKS,
+            at_risk_usd=money.at_risk / TICKS,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ binding      does this checkpoint belong to this input, these settings, this key
 recovery     what a start does with what the last one left
 surroundings clocks, chance, threads, network: what a simulation replaces
 stages       every constructor, wired
+spending     when a run ends for money, and in which words
 conductor    feeds rows to the scheduler, again and again until nothing is left
 source       where rows come from
 projector    copies the outbox to a sink

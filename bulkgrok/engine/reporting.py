@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import Progress, Report, Totals
+from bulkgrok.core.model import Limits, Progress, Report, Totals
 from bulkgrok.core.money import TICKS
 from bulkgrok.core.ports import Store
 from bulkgrok.engine.opening import OpenRun
-from bulkgrok.engine.spending import limits_of
 
 
 class Reporting:
@@ -90,7 +89,7 @@ class Reporting:
             duration_s=round(duration_s, 3),
             exit_code=_exit_code(totals, pending, outstanding, error, drained),
             stopped=error,
-            limits=limits_of(self._config, totals.money),
+            limits=Limits.of(self._config.budget, self._config.max_at_risk, totals.money),
         )
         if committer.failed is None:
             if stopped_alike:

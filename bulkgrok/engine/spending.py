@@ -10,8 +10,7 @@ from typing import Final
 
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError, LimitReached, UsageError
-from bulkgrok.core.model import Limits
-from bulkgrok.core.money import TICKS, Budget, Money, ticks
+from bulkgrok.core.money import TICKS, Budget, ticks
 from bulkgrok.core.ports import Store
 from bulkgrok.telemetry.wording import money as dollars
 from bulkgrok.telemetry.wording import noun, printable
@@ -25,18 +24,6 @@ def budget_of(config: RunConfig) -> Budget | None:
     if config.budget is None and config.max_at_risk is None:
         return None
     return Budget(budget_usd=config.budget, max_at_risk_usd=config.max_at_risk)
-
-
-def limits_of(config: RunConfig, money: Money) -> Limits | None:
-    """Return the limits and what is taken of them, None where there are none."""
-    if config.budget is None and config.max_at_risk is None:
-        return None
-    return Limits(
-        budget_usd=config.budget,
-        max_at_risk_usd=config.max_at_risk,
-        taken_usd=(money.spent + money.on_its_way) / TICKS,
-        at_risk_usd=money.at_risk / TICKS,
-    )
 
 
 def note_limits(store: Store, config: RunConfig) -> None:
@@ -67,7 +54,7 @@ def _too_dear(budget: Budget) -> tuple[str, str]:
     money, least = budget.money, budget.least or 0
     following = f", and the cheapest request left costs {_dollars(least)} at most" if budget.least is not None else ""
     limit = budget.max_at_risk_usd
-    if limit is not None and least and money.in_doubt + least > ticks(limit):
+    if limit is not None and (budget.budget_usd is None or money.in_doubt + least > ticks(limit)):
         message = (
             f"The limit of {dollars(limit)} at risk is reached: {_dollars(money.in_doubt)} is in doubt{following}."
         )
@@ -96,7 +83,7 @@ def _unpriced(budget: Budget, row: int, model: str, *, sent: bool) -> BulkgrokEr
         f"The price of {printable(model, limit=80)} is not known (row {row}), and without it no limit on money can be "
         f"kept: {noun(budget.refused, 'row')} could not be sent."
     )
-    hint = "Name its price in a file of the shape of prices.toml: --prices FILE.toml"
+    hint = "Name the prices of your models in a file and add it with --prices FILE.toml (README.md shows how)."
     if not sent:
         return UsageError(f"{message} Nothing was sent.", hint=hint)
     return LimitReached(f"{message}\n{_KEPT}", hint=hint)
