@@ -278,13 +278,19 @@ def _check(connection: apsw.Connection, path: Path) -> None:
 
 
 def _make_tables(connection: apsw.Connection) -> None:
-    with connection:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
         for statement in load("schema.sql").values():
             connection.execute(statement)
         connection.execute("INSERT INTO tally (one, value) VALUES (1, ?)", (Tally().dumps(),))
         connection.execute("INSERT INTO fact (key, value) VALUES (?, 'true')", (SEALED,))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except apsw.Error:
+        with suppress(apsw.Error):  # what SQLite did itself cannot be done again, and is not what went wrong
+            connection.execute("ROLLBACK")
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -54,7 +54,7 @@ class _Sealing(apsw.VFS):
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file."""
-        kind = _SealedFile if flags[0] & apsw.SQLITE_OPEN_MAIN_DB else apsw.VFSFile
+        kind = _SealedFile if flags[0] & apsw.SQLITE_OPEN_MAIN_DB else _QuietFile
         return kind(self._base, name, flags)  # type: ignore[arg-type] # both kinds of name are taken
 
 
@@ -62,13 +62,8 @@ class _Sealing(apsw.VFS):
 _REGISTERED: Final[dict[str, _Sealing]] = {}
 
 
-class _SealedFile(apsw.VFSFile):
-    """A database file whose pages are sealed, if its header says so."""
-
-    def __init__(self, base: str, name: str, flags: list[int]) -> None:
-        super().__init__(base, name, flags)
-        self._page_bytes = 0
-        """0 while the header has not been seen, and for a file without room for checksums."""
+class _QuietFile(apsw.VFSFile):
+    """Any file of a checkpoint."""
 
     def excepthook(
         self, etype: type[BaseException] | None, evalue: BaseException | None, etraceback: TracebackType | None
@@ -76,6 +71,15 @@ class _SealedFile(apsw.VFSFile):
         """Print nothing: whoever called SQLite is told."""
         del etype, evalue, etraceback
         return True
+
+
+class _SealedFile(_QuietFile):
+    """A database file whose pages are sealed, if its header says so."""
+
+    def __init__(self, base: str, name: str, flags: list[int]) -> None:
+        super().__init__(base, name, flags)
+        self._page_bytes = 0
+        """0 while the header has not been seen, and for a file without room for checksums."""
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Let whole pages be read only."""

@@ -7,6 +7,7 @@ server said. What cannot be had is a value; a disk that refuses stops the run.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ class AssetDownloader:
         return Downloaded(assets=tuple(assets))
 
     async def _fetch(self, record: Record, ref: AssetRef, number: int) -> Asset | DownloadFailed:
-        part: PartFile = await self._offload(self._folder.begin, record.row, record.custom_id, number)
+        part = await self._begin(record, number)
         try:
             source = _Source(url=ref.url)
             if (failed := await self._download(record, source, number, part)) is not None:
@@ -121,6 +122,19 @@ class AssetDownloader:
             part.discard()
         self._events("asset.downloaded", row=record.row, path=asset.path, bytes=asset.bytes)
         return asset
+
+    async def _begin(self, record: Record, number: int) -> PartFile:
+        """Open a part file; whoever is cancelled meanwhile leaves none behind."""
+        beginning: asyncio.Future[PartFile] = asyncio.ensure_future(
+            self._offload(self._folder.begin, record.row, record.custom_id, number)
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await asyncio.wait([beginning])
+            if not beginning.cancelled() and beginning.exception() is None:
+                beginning.result().discard()
+            raise
 
     async def _download(self, record: Record, source: _Source, number: int, part: PartFile) -> DownloadFailed | None:
         """Fill the part file, in as many tries as are worth it."""

@@ -241,4 +241,6 @@ async def _uninterrupted(write: Callable[[bytes, int], None], block: bytes, posi
         await asyncio.shield(writing)
     except asyncio.CancelledError:
         await asyncio.wait([writing])
+        if not writing.cancelled():
+            writing.exception()  # nobody is told of it any more, and asyncio would tell everybody
         raise

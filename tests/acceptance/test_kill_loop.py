@@ -140,15 +140,22 @@ class Torment:
         if self.lives.ended:
             return self._over("drained")
         self.lives.kill()
+        self._come_to_rest()
         self.counts["kills"] += 1
         self.counts[death] += 1
         return False
 
     def _over(self, end):
         code = self.lives.await_end(end, within_s=60)
+        self._come_to_rest()
         code = 128 - code if code < 0 else code  # as a shell tells it: a signal may come when all is over
         assert code in {0, 3, 130, 143}, (code, self.lives.last_words())
         return code in {0, 3}
+
+    def _come_to_rest(self):
+        """Wait until the API has dealt with what the dead had sent: it is not the doing of the next life."""
+        self.wire.rest()
+        self._requests()
 
     # Second runners
 
@@ -179,7 +186,7 @@ class Torment:
         seen, before = None, -1
         while seen != before:
             sums, before = self.api.sums(), seen
-            seen = sums["posts"], sums["gets"], sums["refused"].get("400", 0)
+            seen = sums["posts"], sums["gets"], sums["in_flight"], sums["refused"].get("400", 0)
             time.sleep(0.02)
         return seen
 
@@ -221,6 +228,7 @@ class Torment:
             concurrency=CONCURRENCY,
         )
         verdict.wrong += left.wrong
+        verdict.wrong += self.lives.tracebacks()
         verdict.wrong += [f"left behind: {path}" for path in self.places.leftovers()]
         return verdict
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import hashlib
 import os
 import re
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,6 +20,7 @@ from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import AssetRef, Mode, Record
 from bulkgrok.dispatch import assets, placing
 from bulkgrok.dispatch.assets import AssetDownloader, Downloaded, DownloadFailed
+from bulkgrok.dispatch.placing import MediaFolder, PartFile
 from bulkgrok.transport import AiohttpTransport, downloads
 
 FILM = bytes(range(256)) * 12_000
@@ -699,3 +702,42 @@ def test_no_reason_repeats_a_signed_address_whatever_its_server_says(play, said)
     assert not fetched.complete
     assert fetched.reason
     assert "SECRET" not in repr(fetched)
+
+
+# --- Cancelled -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["begin", "write"])
+def test_a_download_that_is_cancelled_leaves_no_part_behind_and_says_nothing(play, tmp_path, step, monkeypatch, caplog):
+    reached, may_go = threading.Event(), threading.Event()
+    owner = MediaFolder if step == "begin" else PartFile
+    working = getattr(owner, step)
+
+    def slow(self, *arguments):
+        reached.set()
+        may_go.wait(30)
+        if step == "write":
+            msg = "the disk is full"
+            raise StorageFailed(msg)
+        return working(self, *arguments)
+
+    monkeypatch.setattr(owner, step, slow)
+
+    async def scenario():
+        async with (
+            play.serving(film(play)) as wire,
+            AiohttpTransport(base_url=wire.base_url, api_key="xai-secret", concurrency=2) as client,
+        ):
+            desk = Desk(tmp_path, client)
+            fetching = asyncio.create_task(desk.downloader.fetch_all(RECORD, [AssetRef(url=wire.url("/f.mp4"))]))
+            await asyncio.to_thread(reached.wait, 30)
+            fetching.cancel()
+            await asyncio.sleep(0)
+            may_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+            gc.collect()
+
+    asyncio.run(scenario())
+    assert list((tmp_path / "out.media").glob(".*")) == []
+    assert caplog.text == ""

@@ -1,6 +1,7 @@
 """The command as processes that are begun, ill-treated and ended, one life after the other."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from harness.command import COMMAND
 from harness.judge import Life
 
 _LOOK_S = 0.0005
+_TRACEBACK = re.compile("Traceback|Exception ignored|never retrieved|was destroyed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,11 @@ class Lives:
         """Return what another command prints; `enter` makes it see what the run sees."""
         command = [*enter, *COMMAND, *map(str, arguments)]
         return subprocess.check_output(command, env=self._environ, text=True, timeout=60)
+
+    def tracebacks(self):
+        """Return what no user should see, with what it belongs to."""
+        said = self._log.read_text("utf-8", "replace")
+        return [said[max(0, found.start() - 500) : found.end() + 1500] for found in _TRACEBACK.finditer(said)]
 
     def last_words(self):
         """Return the end of what was said on standard error."""

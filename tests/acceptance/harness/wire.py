@@ -7,6 +7,7 @@ nothing passes and nobody is told, as in a network that is unplugged.
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 
 
@@ -62,6 +63,13 @@ class Wire:
                 end.transport.abort()
 
         self._call(cut())
+
+    def rest(self):
+        """Wait until nobody is connected any more: whoever died is gone at the other end too."""
+        until = time.monotonic() + 30
+        while self._open:
+            assert time.monotonic() < until
+            time.sleep(0.001)
 
     def hold(self):
         """Let nothing pass."""
