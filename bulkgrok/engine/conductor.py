@@ -24,7 +24,7 @@ from bulkgrok.scheduler.scheduler import Scheduler
 from bulkgrok.telemetry.wording import printable
 
 _TEMPLATE_ROWS: Final = 20
-_NAMES_REMEMBERED: Final = 200_000
+_NAMES_REMEMBERED: Final = 50_000
 _QUIET_S: Final = 0.5
 #: Bodies in memory together. Rows of many megabytes are fewer at once than `--concurrency` allows.
 _HELD_BYTES: Final = 256 << 20
@@ -362,7 +362,7 @@ class Conductor:
         )
 
     def _note_name(self, item: Item) -> None:
-        """Warn once when a custom_id comes twice, among the first 200,000."""
+        """Warn once when a custom_id comes twice, among the first 50,000: more would be the largest thing in memory."""
         if self._names is None or item.custom_id == str(item.row):
             return
         name = hash(item.custom_id)
