@@ -65,8 +65,8 @@ def killed(tmp_path):
     folder.mkdir()
     write(folder / "in.jsonl", mixed(ROWS))
     lives, output = lives_of(folder), places("lines", folder).output
-    for rows, number in ((5, signal.SIGTERM), (20, signal.SIGKILL)):
-        lives.begin("env", "BULKGROK_RPS=40")
+    for rows, number, rps in ((5, signal.SIGTERM, 40), (20, signal.SIGKILL, 8)):  # slow at last: it must not be done
+        lives.begin("env", f"BULKGROK_RPS={rps}")
         assert lives.wait_for(lambda rows=rows: output.exists() and len(output.read_bytes().splitlines()) > rows)
         lives.signal(number)
         lives.await_end("hard", within_s=30)
