@@ -23,6 +23,8 @@ _SCOUTS: Final = 16
 _SCOUTS_STEP: Final = 0.35
 _LEFT_ALONE_STEP: Final = 0.15
 _LEFT_ALONE_S: Final = 600.0
+_FRESH_S: Final = 60.0
+"""Age from which on a job that was not heard of for half its life is asked for again soon."""
 _GOLDEN: Final = 0.6180339887498949
 _SPREAD: Final = 0.04
 _SPREAD_IN_DOUBT: Final = 0.3
@@ -61,8 +63,10 @@ class PollSchedule:
             now: UNIX seconds, on the clock that set the job's deadline.
             jitter: Uniform in [0, 1): polls are spread so that jobs accepted together do not come together.
         """
-        delay = self._wanted_s(job, now, jitter)
         left = job.deadline_at - now
+        delay = self._wanted_s(job, now, jitter)
+        if self.interval_s is None:  # more than one chance before the last call: a poll may be dropped
+            delay = min(delay, max(LONGEST_S, left / 2))
         if left <= 0:
             return 0.0 if job.polls == 0 else min(delay, LONGEST_S)
         last_call = left - min(_LAST_CALL_S, (job.deadline_at - job.submitted_at) / 10)
@@ -104,7 +108,8 @@ class PollSchedule:
         if self.interval_s is not None:
             return self.interval_s
         age_s = now - job.submitted_at
-        if job.pending_s < 0.0 or age_s < 0.0:  # the clock was set back, or nothing is known of it
+        stale = job.polls > 0 and age_s > _FRESH_S and job.pending_s < age_s / 2  # the last polls told nothing of it
+        if stale or job.pending_s < 0.0 or age_s < 0.0:  # the clock was set back, or nothing is known of it
             return min(LONGEST_S, FIRST_POLL_S * _GROWTH ** min(job.polls, 12)) * (0.9 + 0.2 * jitter)
         known = self._latency(job)
         if known.learnt:
@@ -132,6 +137,7 @@ class PollSchedule:
     def _bounded(self, job: Job, now: float, wait_s: float) -> float:
         """Shorten a wait so that it ends before the last call."""
         left = job.deadline_at - now
+        wait_s = min(wait_s, max(LONGEST_S, left / 2))
         return max(0.0, min(wait_s, left - min(2 * _LAST_CALL_S, (job.deadline_at - job.submitted_at) / 5)))
 
     def _latency(self, job: Job) -> Latency:
