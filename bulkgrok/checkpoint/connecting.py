@@ -42,6 +42,7 @@ _BUSY_MS: Final = 5_000
 _CHECK_S: Final = 0.4
 """Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it."""
 _CHECK_STEPS: Final = 100_000
+_BLOCK_BYTES: Final = 1 << 20
 
 # What a wal holds when a runner left in order: nothing. Pages are large because answers are: half the writes of 4 kB.
 _SETTINGS: Final[tuple[tuple[str, object, object], ...]] = (
@@ -76,6 +77,8 @@ def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
         _refuse_strange(path)
         _create(path)
         unclean = _size(path.with_name(path.name + "-wal")) > 0
+        if unclean:
+            _write_anew(path.with_name(path.name + "-wal"))
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=sealed())
     try:
         with mapped(path):
@@ -275,6 +278,22 @@ def _check(connection: apsw.Connection, path: Path) -> None:
         connection.set_progress_handler(None)
     if found != "ok":
         raise damaged(path, str(found))
+
+
+def _write_anew(log: Path) -> None:
+    """Write the log that an earlier run left once more, as it is, and flush it.
+
+    After a flush that failed, an operating system may still show bytes that are nowhere on the disk. What is built on
+    them, in the log behind them or in the file, would be torn from them by the next power cut.
+    """
+    fd = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        at = 0
+        while block := os.pread(fd, _BLOCK_BYTES, at):
+            at += os.pwrite(fd, block, at)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _make_tables(connection: apsw.Connection) -> None:

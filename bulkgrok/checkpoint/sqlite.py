@@ -80,7 +80,6 @@ class SqliteStore(Reading):
             self._refuse_unsealed()
             if not self._read_only:
                 keep_log(self._connection, keep=False)
-                self._write_anew()
             self._bring_up()
             if not self._read_only:
                 self._writing = Writing(self._connection, self.stored(), self._last_seq())
@@ -95,16 +94,6 @@ class SqliteStore(Reading):
         else:
             self._open_connection, self.warnings = connect(self.path, self._mark)
             self._broken = None
-
-    def _write_anew(self) -> None:
-        """Bring the log that an earlier run left into the file, and begin a new one.
-
-        After a flush that failed, an operating system may still show bytes that are nowhere on the disk. What is
-        written behind them in the log would be lost with them at the next power cut; written into the file they are
-        flushed again. A reader that looks on just now may keep the log from being cut, but not from being written.
-        """
-        with mapped(self.path), suppress(apsw.BusyError, apsw.FullError):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _refuse_unsealed(self) -> None:
         """Refuse a file whose header denies the checksums that it was made with."""

@@ -78,9 +78,9 @@ MUTANTS = (
     Mutant(
         name="log-not-written-anew",
         breaks="a flush that failed dooms nothing that is acknowledged later",
-        file="checkpoint/sqlite.py",
-        old="                self._write_anew()\n",
-        new="                pass\n",
+        file="checkpoint/connecting.py",
+        old='            _write_anew(path.with_name(path.name + "-wal"))\n',
+        new="            pass\n",
         found_by=("tests/simulation/test_disk.py",),
     ),
     Mutant(

@@ -204,7 +204,10 @@ class Disk:
         if folder:
             self._safe_names[path] = _names(path)
         else:
-            self._safe_bytes[found.st_ino] = _read(f"/proc/self/fd/{fd}")
+            content = _read(f"/proc/self/fd/{fd}")
+            self._safe_bytes[found.st_ino] = content
+            if path in self._logs:
+                self._logs[path] = _Log(bytearray(content))
         self._reached("folder.flushed" if folder else "file.flushed")
 
     def writes(self, fd: int) -> None:
