@@ -136,8 +136,8 @@ MUTANTS = (
         name="outbox-position-ahead",
         breaks="each row is in the output",
         file="engine/projector.py",
-        old="            self._cursor = batch[-1].seq\n",
-        new="            self._cursor = batch[-1].seq + 1\n",
+        old="        self._cursor = batch[-1].seq\n",
+        new="        self._cursor = batch[-1].seq + 1\n",
     ),
     Mutant(
         name="errors-file-forgotten",
