@@ -218,8 +218,8 @@ MUTANTS = (
         name="lock-not-taken",
         breaks="two runners are never both at work",
         file="engine/lock.py",
-        old="            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:\n",
-        new="            pass\n        except BlockingIOError:\n",
+        old="            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        new="            pass\n",
     ),
     Mutant(
         name="lock-given-back-early",
@@ -295,15 +295,15 @@ MUTANTS = (
         name="acknowledged-before-commit",
         breaks="what `commit` returned from is durable",
         file="checkpoint/committer.py",
-        old="""                money = self._carry_out(group)
-                assert self._loop is not None  # noqa: S101 - set before the thread starts
-                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(self._deliver, group, money)
+        old="""            money = self._carry_out(group)
+            assert self._loop is not None  # noqa: S101 - set before the thread starts
+            with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                self._loop.call_soon_threadsafe(self._carried_out, group, money)
 """,
-        new="""                assert self._loop is not None  # noqa: S101 - set before the thread starts
-                with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
-                    self._loop.call_soon_threadsafe(self._deliver, group, None)
-                self._carry_out(group)
+        new="""            assert self._loop is not None  # noqa: S101 - set before the thread starts
+            with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
+                self._loop.call_soon_threadsafe(self._carried_out, group, None)
+            self._carry_out(group)
 """,
         found_by=("tests/unit/checkpoint/test_committer.py",),
     ),
