@@ -129,8 +129,10 @@ def test_damage_is_told_or_harmless_and_never_believed(tmp_path, killed):
         tasks = [pool.submit(resumed, killed, tmp_path / str(seed), seed) for seed in range(SEED, SEED + DAMAGED)]
         for seed, task in enumerate(tasks, SEED):
             what, code, said, found = task.result()
-            counts[f"{what}: {'told' if code == 8 else 'harmless'}"] += 1
-            assert code == 0 or (code == 8 and WORDS.search(said)), (seed, what, code, said)
-            assert code == 8 or found == expected, (seed, what)
+            counts[f"{what}: {'harmless' if code == 0 else 'told'}"] += 1
+            # Without a checkpoint the results are a stranger's, which is told before anything else and sends nothing.
+            strange = code == 2 and what == "checkpoint.db gone" and "not written by this run" in " ".join(said.split())
+            assert code == 0 or strange or (code == 8 and WORDS.search(said)), (seed, what, code, said)
+            assert code != 0 or found == expected, (seed, what)
     told = sum(count for what, count in counts.items() if what.endswith("told"))
     print(f"damaged={DAMAGED} told={told} harmless={DAMAGED - told} believed=0  {dict(sorted(counts.items()))}")
