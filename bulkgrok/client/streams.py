@@ -15,7 +15,8 @@ from bulkgrok.core.model import Exchange, JsonObject
 from bulkgrok.core.verdict import api_error
 from bulkgrok.kinds.sse import events
 
-_BOUNDARY: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
+#: Up to and with the last end of an event.
+_WHOLE: Final = re.compile(rb".*(?>\r\n|\n|\r){2}", re.DOTALL)
 _MOST_PENDING_BYTES: Final = 4 << 20
 _MOST_UNREAD_BYTES: Final = 32 << 20
 
@@ -41,9 +42,9 @@ class Stream:
         if len(self._rest) > _MOST_PENDING_BYTES:
             msg = "the stream holds an event larger than 4 MiB; what came so far may have been billed"
             raise ApiError(msg)
-        end = 0
-        for boundary in _BOUNDARY.finditer(self._rest, self._searched):
-            end = boundary.end()
+        found = _WHOLE.match(self._rest, self._searched)
+        end = 0 if found is None else found.end()
+        del found  # it holds the buffer
         whole = bytes(self._rest[:end])
         del self._rest[:end]
         self._searched = max(0, len(self._rest) - 3)

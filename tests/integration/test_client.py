@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import tempfile
 
 import pytest
 
 import bulkgrok
-from bulkgrok.client import Client
+from bulkgrok.client import Client, streams
 from bulkgrok.core.errors import ApiError, DeferredTimeout, UsageError
+from bulkgrok.transport import spilling
 
 CHAT = {"model": "grok-4.3", "messages": [{"role": "user", "content": "Hello"}]}
 DONE = {"id": "c", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
@@ -489,3 +492,182 @@ def test_without_a_key_it_says_so(monkeypatch):
     monkeypatch.delenv("XAI_API_KEY", raising=False)
     with pytest.raises(UsageError):
         bulkgrok.Client()
+
+
+# --- Hostile servers -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files, empty."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def flood(block, head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"):
+    """Return a handler whose replies go on with one chunk for ever."""
+
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(head)
+        while True:
+            writer.write(b"%x\r\n%s\r\n" % (len(block), block))
+            await writer.drain()
+
+    return handler
+
+
+QUESTIONS = {
+    "chat": lambda client: client.chat(CHAT),
+    "submit": lambda client: client.submit_deferred(CHAT),
+    "get": lambda client: client.get_deferred(RID),
+    "retrieve": lambda client: client.videos.retrieve(RID),
+    "generate": lambda client: client.videos.generate(prompt="a cat"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_a_body_without_end_is_an_error_that_names_its_file(play, temporary, memory, monkeypatch, question):
+    monkeypatch.setattr(spilling, "_MOST_BYTES", 40_000_000)
+    with memory() as grown:
+        answer, _, wire = ask(play, flood(b"y" * 65536), question)
+    assert isinstance(answer, ApiError), answer
+    (path,) = temporary.iterdir()
+    assert str(path) in answer.message
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert 40_000_000 <= path.stat().st_size < 41_000_000
+    assert len(wire.requests) == 1
+    assert grown.megabytes < 64
+
+
+def test_a_large_answer_is_returned_and_leaves_no_file(play, temporary):
+    done = DONE | {"x": "y" * 20_000_000}
+    for question in (QUESTIONS["chat"], QUESTIONS["get"]):
+        answer, _, _ = ask(play, play.always(play.reply(dumps(done))), question)
+        assert answer == done
+    assert not list(temporary.iterdir())
+
+
+def test_an_answer_of_very_many_values_is_not_read(play, temporary, memory):
+    body = b'{"choices":[' + b"[]," * 2_000_000 + b"0]}"
+    with memory() as grown:
+        answer, _, _ = ask(play, play.always(play.reply(body)), QUESTIONS["get"])
+    assert isinstance(answer, ApiError)
+    assert "values" in answer.message
+    (path,) = temporary.iterdir()
+    assert path.read_bytes() == body
+    assert grown.megabytes < 64
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_large_answer_cut_short_raises_and_leaves_no_file(play, temporary, size):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(play.reply(b"x" * size, length=size + 1))
+
+    answer, _, _ = ask(play, handler, QUESTIONS["chat"])
+    assert "cut short" in answer.message
+    assert not list(temporary.iterdir())
+
+
+def test_a_bomb_is_an_error_that_names_its_file(play, temporary, memory):
+    bomb = gzip.compress(bytes(100 << 20), compresslevel=1)
+    with memory() as grown:
+        answer, _, _ = ask(play, play.always(play.reply(bomb, headers=["Content-Encoding: gzip"])), QUESTIONS["get"])
+    assert isinstance(answer, ApiError)
+    (path,) = temporary.iterdir()
+    assert path.read_bytes() == bomb
+    assert grown.megabytes < 64
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("question", [*QUESTIONS.values(), pieces], ids=[*QUESTIONS, "stream"])
+def test_no_redirect_is_followed(play, status, question):
+    async def scenario():
+        async with play.serving(play.always(play.reply(dumps(DONE)))) as other:
+            handler = play.always(play.reply(b"", status, [f"Location: {other.url('/x')}"]))
+            async with play.serving(handler) as wire, Hasty("xai-key", wire.base_url) as client:
+                with pytest.raises(ApiError) as caught:
+                    await question(client)
+                return caught.value, wire, other
+
+    error, wire, other = asyncio.run(scenario())
+    assert error.status == status
+    assert len(wire.requests) == 1
+    assert not other.connections
+
+
+ENDLESS = {"a line": b"x" * 65536, "comments": b":\n\n" * 20_000, "an event": b"data: " + b"x" * 65536}
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("a line", False), ("a line", True), ("an event", False), ("an event", True), ("comments", False)],
+)
+def test_a_stream_without_end_is_an_error(play, memory, monkeypatch, name, first):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begun = stream(chunk("first")) if first else b""
+    head += b"%x\r\n%s\r\n" % (len(begun), begun) if begun else b""
+    got = []
+
+    async def question(client):
+        async for piece in client.stream_chat(CHAT):
+            got.append(piece)  # noqa: PERF401 - what came before the error counts
+
+    monkeypatch.setattr(streams, "_MOST_UNREAD_BYTES", 4 << 20)
+    with memory() as grown:
+        error, _, _ = ask(play, flood(ENDLESS[name], head), question)
+    assert got == (["first"] if first else [])
+    assert "MiB" in error.message
+    assert grown.megabytes < 128
+
+
+def test_comments_without_end_after_something_was_said_end_by_the_clock(play, memory):
+    class Impatient(Client):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, timeout=0.5)
+
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begun = stream(chunk("first"))
+    head += b"%x\r\n%s\r\n" % (len(begun), begun)
+    with memory() as grown:
+        error, _, _ = ask(play, flood(ENDLESS["comments"], head), pieces, client_class=Impatient)
+    assert "broke off" in error.message
+    assert grown.megabytes < 32
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000,
+        bytes(range(256)) * 10,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    ],
+    ids=["nothing", "headers", "header", "interim", "garbage", "HTTP/2", "upgrade"],
+)
+def test_what_is_no_reply_raises_once_for_a_post(play, data):
+    async def handler(wire, reader, writer):
+        await wire.request(reader)
+        writer.write(data)
+        await writer.drain()
+
+    answer, _, wire = ask(play, handler, QUESTIONS["chat"])
+    assert isinstance(answer, ApiError)
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [None, 5, True, [], {}, "", "..", "../x", "a/b", "a b", "a\r\nb", "\x00", "é", "x" * 257, "x" * 100_000],
+)
+@pytest.mark.parametrize("question", ["submit", "generate"])
+def test_an_id_that_cannot_be_used_is_none(play, request_id, question):
+    reply = play.reply(dumps({"request_id": request_id}))
+    answer, _, wire = ask(play, play.always(reply), QUESTIONS[question])
+    assert isinstance(answer, ApiError)
+    assert "id" in answer.message
+    assert len(wire.requests) == 1
