@@ -35,10 +35,10 @@ async def recover(checkpoint: Checkpoint, store: Store, *, policy: RowPolicy, at
 
 async def retry_failed(checkpoint: Checkpoint, store: Store, *, at: float) -> int:
     """Make failed rows pending with fresh counts; moderated ones stay, paid answers are only downloaded again."""
-    failed: list[Settled] = await checkpoint.call(lambda: list(_retryable(store)))
-    for start in range(0, len(failed), _BATCH):
-        await checkpoint.commit(*(_retry(settled, at) for settled in failed[start : start + _BATCH]))
-    return len(failed)
+    changes: list[Change] = await checkpoint.call(lambda: [_retry(settled, at) for settled in _retryable(store)])
+    for start in range(0, len(changes), _BATCH):
+        await checkpoint.commit(*changes[start : start + _BATCH])
+    return len(changes)
 
 
 def _retryable(store: Store) -> Iterator[Settled]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -54,7 +54,7 @@ class Engine:
         say: Told, in words, what a user should know at once.
         rows: Rows from the caller in place of the input file.
         sink: Where outcomes go in place of the output file.
-        failures: Given the rows that are failed, whenever their number changes.
+        failures: Given the rows that are failed, whenever their number changes; called on the checkpoint's thread.
         surroundings: The outside; the real one unless something else is given.
     """
 
@@ -66,7 +66,7 @@ class Engine:
         say: Callable[[str], None] | None = None,
         rows: AsyncIterable[Mapping[str, object]] | None = None,
         sink: Sink | None = None,
-        failures: Callable[[Sequence[Settled]], None] | None = None,
+        failures: Callable[[Iterable[Settled]], None] | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         self.config = config
@@ -285,9 +285,10 @@ class Engine:
             self._crashed(error)
 
     async def _give_failures(self, opened: OpenRun) -> None:
-        if self._failures is not None and self._failures_given != self.progress.failed:
+        give = self._failures
+        if give is not None and self._failures_given != self.progress.failed:
             self._failures_given = self.progress.failed
-            self._failures(await opened.committer.call(lambda: list(opened.store.failures())))
+            await opened.committer.call(lambda: give(opened.store.failures()))
 
     async def _tick(self, stages: Stages) -> None:
         """Keep the counters and status.json fresh, and end an outage that lasts too long."""

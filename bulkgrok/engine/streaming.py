@@ -21,6 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -32,6 +33,9 @@ from bulkgrok.sinks.line import as_dict
 from bulkgrok.telemetry.logging import EventLog
 
 _WAITING: Final = 256
+_WAITING_BYTES: Final = 8 << 20
+_WHOLE_BYTES: Final = 1 << 20
+_BEGINNING_BYTES: Final = 65_536
 _AT_ONCE: Final = 32
 _AT_ONCE_S: Final = 0.01
 
@@ -190,6 +194,16 @@ class Streaming:
         return some
 
 
+def _size(settled: Settled) -> int:
+    return len(settled.body or b"")
+
+
+def _shortened(failure: Settled) -> Settled:
+    if failure.body is None or len(failure.body) <= _WHOLE_BYTES:
+        return failure
+    return replace(failure, body=failure.body[:_BEGINNING_BYTES])
+
+
 class HandingSink:
     """A sink that hands outcomes to another thread. Its position is never kept: each call sees every outcome again.
 
@@ -217,8 +231,12 @@ class HandingSink:
     def write(self, outcomes: Sequence[Settled]) -> None:
         """Hand outcomes over; waits while the caller is slow."""
         with self._room:
-            self._room.wait_for(lambda: self._abandoned or len(self._ready) < _WAITING)
+            self._room.wait_for(lambda: self._abandoned or self._has_room)
         self._hand(outcomes)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._ready) < _WAITING and sum(map(_size, self._ready)) < _WAITING_BYTES
 
     def commit(self) -> Position:
         """Nothing is durable here."""
@@ -231,9 +249,12 @@ class HandingSink:
     def close(self) -> None:
         """Nothing to release."""
 
-    def fail(self, failures: Sequence[Settled]) -> None:
-        """Take the rows that are failed now; hand over those that were not before."""
-        fresh = [found for found in failures if found.row not in self._failed]
+    def fail(self, failures: Iterable[Settled]) -> None:
+        """Take the rows that are failed now; hand over those that were not before.
+
+        This does not wait for the caller, so of a large reply that is no answer only the beginning is handed over.
+        """
+        fresh = [_shortened(found) for found in failures if found.row not in self._failed]
         self._failed.update(found.row for found in fresh)
         self._hand(fresh)
 
