@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -19,6 +20,29 @@ from bulkgrok.simulator.settings import SimulatorSettings
 _LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 
 
+# Made for these tests and used nowhere else: localhost and 127.0.0.1, valid for a hundred years.
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6JadyVPBNnN5oGqB
+PLfVn5WDorNd4oyM8wykOAoAOt2hRANCAATXUtwCa9wwNbdZRQzPSbcR9n+Xq0x+
+kDwObGKI4O3q7NxD0mBLnZ5rKbBdHhEpxRqZ1lgzCK7aWSK1S89RphEH
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBpDCCAUmgAwIBAgIUcJx0HRfX754hmyxVHDcjRUKDOOEwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNYnVsa2dyb2sgdGVzdDAgFw0yNjExMjEwMzQ2NTdaGA8yMTI2
+MTAyODAzNDY1N1owGDEWMBQGA1UEAwwNYnVsa2dyb2sgdGVzdDBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABNdS3AJr3DA1t1lFDM9JtxH2f5erTH6QPA5sYojg7ers
+3EPSYEudnmspsF0eESnFGpnWWDMIrtpZIrVLz1GmEQejbzBtMB0GA1UdDgQWBBQ8
+b+YowtPEw9DWssKUglIucVlpLDAfBgNVHSMEGDAWgBQ8b+YowtPEw9DWssKUglIu
+cVlpLDAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUwAwEB
+/zAKBggqhkjOPQQDAgNJADBGAiEA2cNlnpjhcNbdy2Wt/99cx8o6tJXPqS+jn2yH
+2IcFZ/MCIQDNWRxIs8m4s7R36022n9SvmP7pPCGzzNa6n6Y5ufnnHg==
+-----END CERTIFICATE-----
+"""
+
+
 class Wire:
     """One running server: what it was asked, and where it is."""
 
@@ -27,10 +51,11 @@ class Wire:
         self.connections = 0
         self.tasks = set()
         self.port = 0
+        self.scheme = "http"
 
     @property
     def base_url(self):
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     @property
     def named_url(self):
@@ -83,6 +108,7 @@ async def serving(handler, **options):
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, **options)
     wire.port = server.sockets[0].getsockname()[1]
+    wire.scheme = "https" if options.get("ssl") else "http"
     try:
         yield wire
     finally:
@@ -184,3 +210,19 @@ def api(monkeypatch):
     yield start
     for found in started:
         found.close()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    path = tmp_path / "certificate.pem"
+    path.write_text(CERTIFICATE)
+    return path
+
+
+@pytest.fixture
+def tls(tmp_path, certificate):
+    key = tmp_path / "key.pem"
+    key.write_text(KEY)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -19,11 +19,12 @@ import pytest
 from bulkgrok.checkpoint import read_store
 from bulkgrok.config import from_keywords
 from bulkgrok.core.secret import Secret
+from bulkgrok.dispatch import post as dispatch_post
 from bulkgrok.dispatch.account import Account
 from bulkgrok.engine import Engine
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.logging import EventLog
-from bulkgrok.transport import AiohttpTransport, spilling
+from bulkgrok.transport import AiohttpTransport, api, spilling
 
 KEY = "xai-hostile-key-0123456789"
 GOOD = json.dumps({
@@ -220,6 +221,12 @@ class Played:
     strangers: list[bytes] = field(default_factory=list)
 
 
+class Pace:
+    """How long a server waits between two pieces of what never ends."""
+
+    pause_s = 0.0
+
+
 async def act(play, trick, writer, elsewhere):
     """Play a trick; return whether the connection stays."""
     data = trick.data.replace(ELSEWHERE, elsewhere)
@@ -230,6 +237,7 @@ async def act(play, trick, writer, elsewhere):
     while trick.endless:
         writer.write(trick.endless)
         await writer.drain()
+        await asyncio.sleep(Pace.pause_s)
     if trick.then == "reset":
         play.reset(writer)
     return trick.then == "keep"
@@ -261,7 +269,7 @@ def server(play, played, tricks, *, mode, elsewhere):
     return handler
 
 
-def run(play, folder, tricks, *, mode):
+def run(play, folder, tricks, *, mode, tls=None, ca_file=None):
     """Run a row for each trick, good ones between them; return what it came to."""
     played = Played()
     tricks = {
@@ -279,11 +287,12 @@ def run(play, folder, tricks, *, mode):
     async def scenario():
         async with play.serving(elsewhere) as other:
             where = b"http://127.0.0.1:%d" % other.port
-            async with play.serving(server(play, played, tricks, mode=mode, elsewhere=where)) as wire:
+            async with play.serving(server(play, played, tricks, mode=mode, elsewhere=where), ssl=tls) as wire:
                 config = from_keywords(
                     path,
                     output=folder / "out.jsonl",
                     base_url=wire.base_url,
+                    ca_file=ca_file,
                     concurrency=4,
                     poll_interval=0.01,
                     mode="deferred" if mode in {"poll", "submit"} else "direct",
@@ -343,6 +352,33 @@ def test_every_trick_is_taken_for_what_it_is_and_the_run_goes_on(play, tmp_path,
     assert played.strangers == []
     assert grown.megabytes < 150
     assert_harmless(played, tmp_path)
+
+
+def test_over_tls_every_trick_is_taken_for_the_same(play, tmp_path, tls, certificate):
+    (tmp_path / "run").mkdir()
+    played = run(play, tmp_path / "run", TRICKS, mode="post", tls=tls, ca_file=str(certificate))
+    assert {name: verdict(played, name, played.posts) for name in TRICKS} == {
+        name: trick.post for name, trick in TRICKS.items()
+    }
+    assert_harmless(played, tmp_path / "run")
+
+
+def test_what_drips_for_ever_ends_by_the_clock(play, tmp_path, monkeypatch):
+    """A receipt or a result of which a byte comes now and then, so that no silence is long enough."""
+    monkeypatch.setattr(dispatch_post, "_LONGEST_SUBMISSION_S", 0.3)
+    monkeypatch.setattr(api, "_GET_TOTAL_S", 0.3)
+    drips = {
+        "good": receipt("r-0-0", "good"),
+        "a head": Trick(b"HTTP/1.1 200 OK\r\nX: ", "doubt", "again", endless=b"x"),
+        "a body": Trick(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n", "doubt", "again", endless=b"x"),
+    }
+    monkeypatch.setattr(Pace, "pause_s", 0.01)
+    for mode in ("submit", "poll"):
+        (tmp_path / mode).mkdir()
+        tricks = drips | ({"good": TRICKS["good"]} if mode == "poll" else {})
+        played = run(play, tmp_path / mode, tricks, mode=mode)
+        found = {name: verdict(played, name, played.posts if mode == "submit" else played.polls) for name in tricks}
+        assert found == {name: trick.post if mode == "submit" else trick.poll for name, trick in tricks.items()}
 
 
 # --- Streams ---------------------------------------------------------------------------------------------------------

@@ -11,44 +11,6 @@ import pytest
 from bulkgrok.core.model import NotSent, Reply
 from bulkgrok.transport import AiohttpTransport
 
-# Made for these tests and used nowhere else: localhost and 127.0.0.1, valid for a hundred years.
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6JadyVPBNnN5oGqB
-PLfVn5WDorNd4oyM8wykOAoAOt2hRANCAATXUtwCa9wwNbdZRQzPSbcR9n+Xq0x+
-kDwObGKI4O3q7NxD0mBLnZ5rKbBdHhEpxRqZ1lgzCK7aWSK1S89RphEH
------END PRIVATE KEY-----
-"""
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBpDCCAUmgAwIBAgIUcJx0HRfX754hmyxVHDcjRUKDOOEwCgYIKoZIzj0EAwIw
-GDEWMBQGA1UEAwwNYnVsa2dyb2sgdGVzdDAgFw0yNjExMjEwMzQ2NTdaGA8yMTI2
-MTAyODAzNDY1N1owGDEWMBQGA1UEAwwNYnVsa2dyb2sgdGVzdDBZMBMGByqGSM49
-AgEGCCqGSM49AwEHA0IABNdS3AJr3DA1t1lFDM9JtxH2f5erTH6QPA5sYojg7ers
-3EPSYEudnmspsF0eESnFGpnWWDMIrtpZIrVLz1GmEQejbzBtMB0GA1UdDgQWBBQ8
-b+YowtPEw9DWssKUglIucVlpLDAfBgNVHSMEGDAWgBQ8b+YowtPEw9DWssKUglIu
-cVlpLDAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUwAwEB
-/zAKBggqhkjOPQQDAgNJADBGAiEA2cNlnpjhcNbdy2Wt/99cx8o6tJXPqS+jn2yH
-2IcFZ/MCIQDNWRxIs8m4s7R36022n9SvmP7pPCGzzNa6n6Y5ufnnHg==
------END CERTIFICATE-----
-"""
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    path = tmp_path / "certificate.pem"
-    path.write_text(CERTIFICATE)
-    return path
-
-
-@pytest.fixture
-def tls(tmp_path, certificate):
-    key = tmp_path / "key.pem"
-    key.write_text(KEY)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    return context
-
 
 def ask(play, handler, tls, *, body=b"{}", host="127.0.0.1", **options):
     async def scenario():
@@ -166,3 +128,36 @@ def test_a_proxy_that_drops_the_connection_is_not_sent(play, tls, certificate):
 
     exchange, _, _ = proxied(play, tls, certificate, handler)
     assert isinstance(exchange, NotSent), exchange
+
+
+def test_a_handshake_that_never_ends_is_not_sent(play, certificate):
+    async def handler(wire, reader, writer):
+        await reader.read()
+
+    async def scenario():
+        async with play.serving(handler) as wire:
+            base_url = f"https://127.0.0.1:{wire.port}/v1"
+            async with AiohttpTransport(base_url=base_url, api_key="k", concurrency=2, ca_file=certificate) as client:
+                return await client.post("/x", b"{}", timeout_s=0.2, idle_s=None)
+
+    assert isinstance(asyncio.run(asyncio.wait_for(scenario(), 10)), NotSent)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"HTTP/1.1 200 OK\r\n\r\n", bytes(range(256)) * 100, b"\x16\x03\x01\xff\xff" + bytes(70_000)],
+)
+def test_a_handshake_of_rubbish_is_not_sent(play, certificate, rubbish):
+    async def handler(wire, reader, writer):
+        await reader.read(10)
+        writer.write(rubbish)
+        await writer.drain()
+
+    async def scenario():
+        async with play.serving(handler) as wire:
+            base_url = f"https://127.0.0.1:{wire.port}/v1"
+            async with AiohttpTransport(base_url=base_url, api_key="k", concurrency=2, ca_file=certificate) as client:
+                return await client.post("/x", b"{}", timeout_s=5, idle_s=5), await client.get("/x")
+
+    for exchange in asyncio.run(asyncio.wait_for(scenario(), 20)):
+        assert isinstance(exchange, NotSent), exchange
