@@ -474,6 +474,19 @@ def test_a_large_body_is_in_a_file_of_ours_alone(play, tmp_path, chunked):
     assert path.with_name("row-7-1.reply").read_bytes() == body
 
 
+def test_a_file_is_flushed_before_it_gets_its_name_and_its_name_before_it_is_told(tmp_path, monkeypatch):
+    body = Spills(tmp_path / "replies").begin("row-7")
+    body.write(b"x")
+    flushed = []
+
+    def sync(path):
+        flushed.append((path.name, sorted(found.name for found in (tmp_path / "replies").iterdir())))
+
+    monkeypatch.setattr(spilling, "_sync", sync)
+    body.keep()
+    assert flushed == [("row-7-1.part", ["row-7-1.part"]), ("replies", ["row-7-1.reply"])]
+
+
 def test_a_large_body_that_nobody_needs_any_more_leaves_nothing(play, tmp_path):
     exchange, _ = get(play, play.always(play.reply(b"x" * (2 << 20))), keep="row-7", spill_dir=tmp_path)
     exchange.large.discard()
