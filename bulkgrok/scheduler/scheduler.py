@@ -240,11 +240,11 @@ class Scheduler:
 
     def _poll(self, lane: Lane, now: float) -> Poll | None:
         """Poll the first job that is due, unless by what was learnt meanwhile it is too early for that."""
-        job = self._jobs.pop(lane.due)
-        early_s = self._polling.early_s(job, now=self._clock.wall())
+        early_s = self._polling.early_s(self._jobs.look(lane.due), now=self._clock.wall())
         if early_s > 0.0:
-            self._jobs.put(job, at=now + early_s, now=now)
+            self._jobs.postpone(lane.due, at=now + early_s, now=now)
             return None
+        job = self._jobs.pop(lane.due)
         limited = lane.governor.per_s is not None or self._limits.requests_per_s is not None
         self._polling.rate_is(full=self._limits.full(now) or lane.governor.full(now) if limited else None)
         self._limits.take(now)

@@ -127,6 +127,16 @@ class Waiting:
         """Return the first of those that are due, and forget it."""
         return self._take(heappop(due) & _NONE)
 
+    def look(self, due: list[int]) -> Job:
+        """Return the first of those that are due, without its id: enough to tell when to poll it."""
+        return self._job(due[0] & _NONE, RequestId(""))
+
+    def postpone(self, due: list[int], *, at: float, now: float) -> None:
+        """Let the first of those that are due come due again at `at`, which is ahead."""
+        slot = heappop(due) & _NONE
+        self._due_at[slot] = at
+        self._place(slot, max(ceil(at * _TICKS_A_S), int(now * _TICKS_A_S) + 1), int(now * _TICKS_A_S))
+
     def pop_any(self) -> Job | None:
         """Return the job that is due, or comes due, first, and forget it."""
         due = min(filter(None, self._due.values()), key=lambda heap: heap[0], default=None)
@@ -166,13 +176,22 @@ class Waiting:
         return len(self._rows) - 1
 
     def _take(self, slot: int) -> Job:
-        kind, model, _ = self._names[self._groups[slot]]
         other = self._other_ids.pop(slot, None) if self._other_ids else None
-        rest = self._rest.pop(slot, _PLAIN) if self._rest else _PLAIN
-        job = Job(
+        job = self._job(slot, RequestId(other or _id_text(bytes(self._ids[16 * slot : 16 * slot + 16]))))
+        if self._rest:
+            self._rest.pop(slot, None)
+        self._deadlines_at[slot] = _FOREVER
+        self._next[slot], self._free = self._free, slot
+        self._count -= 1
+        return job
+
+    def _job(self, slot: int, request_id: RequestId) -> Job:
+        kind, model, _ = self._names[self._groups[slot]]
+        rest = self._rest.get(slot, _PLAIN) if self._rest else _PLAIN
+        return Job(
             row=self._rows[slot],
             kind=kind,
-            request_id=RequestId(other or _id_text(bytes(self._ids[16 * slot : 16 * slot + 16]))),
+            request_id=request_id,
             submitted_at=self._submitted_at[slot],
             deadline_at=self._deadlines_at[slot],
             model=model,
@@ -186,10 +205,6 @@ class Waiting:
             errors=rest[4],
             errors_since=rest[5],
         )
-        self._deadlines_at[slot] = _FOREVER
-        self._next[slot], self._free = self._free, slot
-        self._count -= 1
-        return job
 
     def _group(self, kind: str, model: str) -> int:
         number = self._numbers.get((kind, model))

@@ -110,6 +110,20 @@ def test_a_job_takes_less_than_two_hundred_bytes():
     assert sum(map(sys.getsizeof, waiting.due("m"))) + sys.getsizeof(waiting.due("m")) <= 60 * rows
 
 
+def test_a_job_that_is_postponed_keeps_all_it_is():
+    waiting, put = Waiting(), job(7, request_id=str(UUID(int=7)), tokens=3, polls=2, pending_s=4.0, errors=1)
+    waiting.put(put, at=0.0, now=0.0)
+    due = waiting.due("m")
+    assert waiting.look(due) == replace(put, request_id="")
+    waiting.postpone(due, at=50.0, now=0.0)
+    assert not due
+    assert len(waiting) == 1
+    waiting.wake(49.0)
+    assert not due
+    waiting.wake(50.1)
+    assert waiting.pop(due) == put
+
+
 def test_a_late_wake_brings_all_at_once():
     waiting, expected = Waiting(), []
     for row in range(1_000):
