@@ -55,15 +55,20 @@ def _growth(seconds: float) -> float:
 
 
 class Governor:
-    """One model's rate."""
+    """One model's rate.
+
+    Args:
+        lag_s: What a busy loop may cost and is caught up with. Little, where no door evens out what leaves.
+    """
 
     __slots__ = (
         "_before", "_ceilings", "_cut_at", "_feel_at", "_feeling", "_first_at", "_grown_s", "_heard", "_innocent",
-        "_kept", "_knee", "_most", "_named_at", "_now", "_opened_at", "_pace", "_pauses", "_refused", "_sent",
+        "_kept", "_knee", "_lag_s", "_most", "_named_at", "_now", "_opened_at", "_pace", "_pauses", "_refused", "_sent",
         "_sent_at", "_since_s", "tokens", "until",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, *, lag_s: float = _LAG_S) -> None:
+        self._lag_s = lag_s
         self.until = 0.0
         """When the pause ends."""
         self.tokens: TokenBudget | None = None
@@ -229,7 +234,7 @@ class Governor:
                 return  # it was not the rate
             self._knee, self._grown_s = 1.0, 0.0
         if self._pace is None:
-            self._pace = Pace(1.0, lag_s=_LAG_S)
+            self._pace = Pace(1.0, lag_s=self._lag_s)
         self._set(self._pace)
         self._pace.at = max(self._pace.at, now)
 

@@ -13,12 +13,13 @@ class Lane:
 
     Args:
         due: The heap of its jobs that are due (see `Waiting`).
+        governor: What is known of its rate.
     """
 
     __slots__ = ("again", "deferred", "direct", "due", "governor", "head", "urgent_at")
 
-    def __init__(self, due: list[int]) -> None:
-        self.governor = Governor()
+    def __init__(self, due: list[int], governor: Governor) -> None:
+        self.governor = governor
         self.due = due
         self.head: Work | None = None
         """The row whose turn it is, while its tokens are not there: no other passes it."""

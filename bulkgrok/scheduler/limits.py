@@ -11,7 +11,8 @@ from typing import Final
 from bulkgrok.scheduler.door import Door
 from bulkgrok.scheduler.pace import SLACK, Pace, TokenBudget
 
-_LAG_S: Final = 0.25
+LAG_S: Final = 0.25
+"""How far requests may be behind their schedule and catch up; the door sees to it that this is no burst."""
 
 
 class Limits:
@@ -26,7 +27,7 @@ class Limits:
     def __init__(self, *, rps: float | None = None, rpm: float | None = None, tpm: float | None = None) -> None:
         rates = [rate for rate in (rps, rpm / 60.0 if rpm else None) if rate]
         self.requests_per_s: float | None = min(rates) if rates else None
-        self._pace = Pace(self.requests_per_s / SLACK, lag_s=_LAG_S) if self.requests_per_s else None
+        self._pace = Pace(self.requests_per_s / SLACK, lag_s=LAG_S) if self.requests_per_s else None
         self.tokens = TokenBudget(tpm) if tpm else None
 
     @property

@@ -31,8 +31,9 @@ from bulkgrok.core.outcome import Action, Feedback, Poll, Probe, Send, Sign
 from bulkgrok.core.ports import Clock
 from bulkgrok.core.retry import Health, RetryQuota
 from bulkgrok.scheduler.estimates import Estimates
+from bulkgrok.scheduler.governor import Governor
 from bulkgrok.scheduler.lanes import Lane
-from bulkgrok.scheduler.limits import Limits
+from bulkgrok.scheduler.limits import LAG_S, Limits
 from bulkgrok.scheduler.pace import TokenBudget
 from bulkgrok.scheduler.polling import PollSchedule
 from bulkgrok.scheduler.purse import Purse
@@ -127,7 +128,8 @@ class Scheduler:
     def _lane(self, model: str) -> Lane:
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = Lane(self._jobs.due(model))
+            governor = Governor() if self._limits.requests_per_s is None else Governor(lag_s=LAG_S)
+            lane = self._lanes[model] = Lane(self._jobs.due(model), governor)
             self._order.append(lane)
         return lane
 
