@@ -243,7 +243,7 @@ class Reading:
                 return beginning, False
             if not more:
                 return beginning, True
-            await incoming.fill(_PIECE_BYTES)
+            await incoming.fill(min(_PIECE_BYTES, self._memory_bytes))
 
 
 def _packing(response: aiohttp.ClientResponse) -> bool:
