@@ -220,20 +220,20 @@ def test_rows_exchanged_between_the_fingerprint_and_the_reading_are_never_sent(a
 @pytest.mark.parametrize("form", ["in.jsonl", "in.txt"])
 def test_rows_changed_while_the_run_goes_on_are_never_sent(alone, tmp_path, form):
     path = tmp_path / form
-    found = [{"prompt": f"question {row} " + "x" * 500} for row in range(5_000)]
+    found = [{"prompt": f"question {row} " + "x" * 5_000} for row in range(800)]
     data = stored(form, found)
     path.write_bytes(data)
     os.utime(path, ns=(0, 0))
 
     def edit(api, _engine):
-        if len(api.asked) == 300:
+        if len(api.asked) == 50:
             path.write_bytes(data.replace(b"question", b"Question"))  # as large as it was
             os.utime(path, ns=(0, 0))
 
     api = Api()
     report = alone(api, input=path, hook=edit).run()
     assert (report.exit_code, type(report.stopped)) == (6, RunMismatch)
-    assert len(api.asked) < 2_000
+    assert len(api.asked) < 700
     assert not any(b"Question" in asked.body for asked in api.asked)
     path.write_bytes(data)
     assert alone(Api(), input=path).run().exit_code == 0
@@ -241,10 +241,10 @@ def test_rows_changed_while_the_run_goes_on_are_never_sent(alone, tmp_path, form
 
 def test_an_input_that_is_only_touched_stops_nothing(alone, tmp_path):
     path = tmp_path / "in.jsonl"
-    path.write_bytes(stored("in.jsonl", [{"prompt": f"question {row} " + "x" * 500} for row in range(3_000)]))
+    path.write_bytes(stored("in.jsonl", [{"prompt": f"question {row} " + "x" * 5_000} for row in range(600)]))
 
     def touch(api, _engine):
-        if len(api.asked) in {50, 500, 1_500}:
+        if len(api.asked) in {20, 150, 400}:
             path.chmod(0o640)
             os.utime(path)
 
