@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 
-from bulkgrok.cli.lookup import find_run, reading
 from bulkgrok.cli.messages import write_out
 from bulkgrok.core.errors import UsageError
 from bulkgrok.core.model import Entry, LedgerEntry
 from bulkgrok.core.money import TICKS, Money, ticks
+from bulkgrok.engine.lookup import find_run, reading
 from bulkgrok.telemetry.wording import money, noun, printable
 
 if TYPE_CHECKING:

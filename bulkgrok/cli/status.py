@@ -10,9 +10,9 @@ from typing import Any
 
 import rich_click as click
 
-from bulkgrok.cli.lookup import FoundRun, find_run, last_end, limits_of, reading, summary
 from bulkgrok.cli.messages import write_out
 from bulkgrok.core.model import Report
+from bulkgrok.engine.lookup import FoundRun, find_run, last_end, limits_of, reading, summary
 
 WATCH_S = 2.0
 

@@ -18,6 +18,7 @@ lock         one runner a run
 openfiles    how many files the process may have open
 folders      what holds a run's files is private
 preview      what would be sent
+lookup       finds a run that a path names, and reads it without disturbing it
 library      run, arun, stream
 streaming    rows from an iterable, outcomes as they settle
 """

@@ -25,12 +25,12 @@ from bulkgrok.checkpoint.memory import MemoryStore
 from bulkgrok.checkpoint.spill import Spill
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.checkpoint.tally import Tally
-from bulkgrok.cli.lookup import find_run, reading, summary
 from bulkgrok.cli.status import _text as status_text
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Redeem, Submit, Succeed
 from bulkgrok.core.model import Code, Item, Mode, Position, RequestId, RowError, RunIdentity, Settled, Unusable
 from bulkgrok.core.ports import Sink
+from bulkgrok.engine.lookup import find_run, reading, summary
 from bulkgrok.engine.recovery import owned_by
 from bulkgrok.readers import fingerprint, open_reader, spool_stdin, verify
 from bulkgrok.readers.lines import rows
