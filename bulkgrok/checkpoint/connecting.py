@@ -43,10 +43,12 @@ _CHECK_S: Final = 0.4
 """Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it."""
 _CHECK_STEPS: Final = 100_000
 _BLOCK_BYTES: Final = 1 << 20
+_PAGE_BYTES: Final = 16_384
+_MAGIC: Final = b"SQLite format 3\0"
 
 # What a wal holds when a runner left in order: nothing. Pages are large because answers are: half the writes of 4 kB.
 _SETTINGS: Final[tuple[tuple[str, object, object], ...]] = (
-    ("page_size", 16_384, 16_384),
+    ("page_size", _PAGE_BYTES, _PAGE_BYTES),
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", 2),
     ("wal_autocheckpoint", 1_000, 1_000),
@@ -79,6 +81,9 @@ def connect(path: Path, mark: Mark) -> tuple[apsw.Connection, list[str]]:
         unclean = _size(path.with_name(path.name + "-wal")) > 0
         if unclean:
             _write_anew(path.with_name(path.name + "-wal"))
+        elif _never_made(path):
+            mark.verify(0)
+            os.truncate(path, 0)
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=sealed())
     try:
         with mapped(path):
@@ -217,6 +222,18 @@ def _create(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _never_made(path: Path) -> bool:
+    """Tell whether a file is what a power cut left of the first page, before there was anything else in it.
+
+    That page may be torn, or nothing but zeros. One that is whole tells of no application, no version and no table.
+    """
+    if not 0 < _size(path) <= _PAGE_BYTES:
+        return False
+    page = path.read_bytes()
+    begun = page[:16] == _MAGIC and page[16:18] == (_PAGE_BYTES).to_bytes(2) and page[20] == RESERVED_BYTES
+    return not any(page) or (begun and not any(page[60:64]) and not any(page[68:72]) and not any(page[103:105]))
 
 
 def _size(path: Path) -> int:

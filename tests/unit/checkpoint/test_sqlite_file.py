@@ -13,6 +13,7 @@ import apsw
 import pytest
 
 from bulkgrok.checkpoint import STORES, open_store, read_store
+from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.lifecycle import Redeem, Submit, Succeed
@@ -116,6 +117,35 @@ def test_a_file_left_empty_by_a_crash_is_begun_anew(path):
     store.close()
 
 
+@pytest.mark.parametrize("left", [b"\x00" * 15_872, "all but its end", "the first sector"])
+def test_a_first_page_that_a_power_cut_tore_is_begun_anew(path, left):
+    if isinstance(left, str):
+        other = apsw.Connection(str(path))
+        other.reserve_bytes("main", RESERVED_BYTES)
+        other.execute("PRAGMA page_size = 16384")
+        other.execute("PRAGMA journal_mode = WAL")
+        other.close()
+        left = path.read_bytes()[: 15_872 if left == "all but its end" else 512]
+        assert left[:6] == b"SQLite"
+    path.write_bytes(left)
+    store = SqliteStore(path)
+    store.open()
+    fill(store, 5)
+    store.close()
+    reader = read_store(path)
+    assert reader.totals().succeeded == 5
+    reader.close()
+
+
+def test_zeros_where_something_was_acknowledged_are_refused(path, store):
+    fill(store, 5)
+    store.close()
+    path.write_bytes(b"\x00" * 15_872)
+    with pytest.raises(StorageFailed):
+        SqliteStore(path).open()
+    assert path.read_bytes() == b"\x00" * 15_872
+
+
 def test_names_with_odd_characters_are_paths_like_others(tmp_path):
     folder = tmp_path / "a b%20#?é'\"\n"
     folder.mkdir()
@@ -168,7 +198,7 @@ def test_another_programs_database_is_refused_and_left_as_it_was(path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"my notes\n", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 5000, b"{}" * 9000]
+    "content", [b"my notes\n", b"\x00" * 20_000, b"SQLite format 3\x00" + b"\xff" * 5000, b"{}" * 9000]
 )
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(path, content):
     path.write_bytes(content)
