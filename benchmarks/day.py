@@ -17,6 +17,7 @@ from array import array
 from pathlib import Path
 from uuid import UUID
 
+from benchmarks.virtual import Clock
 from bulkgrok.core.model import Item, Job, Mode, RequestId, Work
 from bulkgrok.core.outcome import Feedback, Poll, Send, Sign
 from bulkgrok.core.retry import Health
@@ -28,14 +29,6 @@ from bulkgrok.testing import VirtualTimeLoop
 
 _DAY_S = 86_400.0
 _SIGMA = 0.5
-
-
-class _Clock:
-    def wall(self) -> float:
-        return 1_790_000_000.0 + asyncio.get_running_loop().time()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 def _resident() -> int:
@@ -51,7 +44,7 @@ def _work(row: int) -> Work:
 
 
 async def _day(jobs: int, rps: float, mean_s: float) -> None:
-    chance, clock = random.Random(1), _Clock()
+    chance, clock = random.Random(1), Clock()
     scheduler = Scheduler(
         concurrency=100, max_outstanding=jobs, limits=Limits(rps=rps), polling=PollSchedule(),
         health=Health(max_outage_s=60.0), clock=clock, jitter=chance.random, purse=Purse(None, lambda: None),

@@ -12,17 +12,15 @@ import json
 import math
 import random
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
+from benchmarks.nginx import ANSWER
 from benchmarks.processes import run
 from benchmarks.table import Table
+from benchmarks.virtual import RTT_S, play, reply
+from bulkgrok.core.model import Reply
 
-_BEGAN_AT = 1_790_000_000.0
-_RTT_S = 0.05
 _CASES = ((0.5, 10.0), (0.5, 60.0), (0.5, 600.0), (0.25, 60.0), (1.0, 60.0))
 
 
@@ -49,14 +47,6 @@ def measure(work: Path, *, short: bool) -> list[Table]:
 # In the process that is measured
 
 
-class _Clock:
-    def wall(self) -> float:
-        return _BEGAN_AT + asyncio.get_running_loop().time()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-
 class _Api:
     """Accepts everything, and has each answer ready after its latency."""
 
@@ -67,81 +57,33 @@ class _Api:
         self.delays: list[float] = []
         self.polls = 0
 
-    async def post(self, path: str, body: bytes, **_: object) -> Any:  # noqa: ANN401 - an Exchange
+    async def post(self, path: str, body: bytes, **_: object) -> Reply:
         del path, body
-        await asyncio.sleep(_RTT_S)
+        await asyncio.sleep(RTT_S)
         latency = self._draw()
         self.latencies.append(latency)
         self._ready_at.append(asyncio.get_running_loop().time() + latency)
-        return self._reply(200, json.dumps({"request_id": f"job-{len(self._ready_at) - 1}"}).encode())
+        return reply(200, json.dumps({"request_id": f"job-{len(self._ready_at) - 1}"}).encode())
 
-    async def get(self, path: str, **_: object) -> Any:  # noqa: ANN401 - an Exchange
-        from benchmarks.nginx import ANSWER
-
-        await asyncio.sleep(_RTT_S)
+    async def get(self, path: str, **_: object) -> Reply:
+        await asyncio.sleep(RTT_S)
         if not path.startswith("/chat/deferred-completion/"):
-            return self._reply(200, b"{}")
+            return reply(200, b"{}")
         self.polls += 1
         late = asyncio.get_running_loop().time() - self._ready_at[int(path.rpartition("-")[2])]
         if late < 0:
-            return self._reply(202, b"")
+            return reply(202, b"")
         self.delays.append(late)
-        return self._reply(200, ANSWER.encode())
-
-    @staticmethod
-    def _reply(status: int, body: bytes) -> Any:  # noqa: ANN401 - a Reply
-        from bulkgrok.core.model import Reply
-
-        return Reply(
-            status=status, body=body, complete=True, content_type="application/json", retry_after_s=None,
-            request_id=None, date_at=None,
-        )  # fmt: skip
-
-
-async def _inline(function: Callable[..., object], /, *args: object) -> object:
-    await asyncio.sleep(0)
-    return function(*args)
-
-
-async def _run(folder: Path, api: _Api, interval_s: float | None, rows: int) -> None:
-    from bulkgrok.checkpoint import Committer
-    from bulkgrok.config import RunConfig
-    from bulkgrok.config.values import Secret
-    from bulkgrok.engine import Engine
-    from bulkgrok.engine.surroundings import Surroundings
-
-    source = folder / "in.jsonl"
-    source.write_text("".join(json.dumps({"prompt": f"prompt {row}"}) + "\n" for row in range(rows)))
-
-    async def connect(config: RunConfig, run_dir: Path, stack: AsyncExitStack) -> _Api:
-        del config, run_dir, stack
-        return api
-
-    outside = Surroundings(
-        clock=_Clock(),
-        jitter=random.Random(1).random,
-        offload=_inline,
-        committer=lambda store: Committer(store, inline=True, ballast_bytes=0),
-        connect=connect,
-        tick_s=5.0,
-        status_s=3_600.0,
-    )
-    config = RunConfig(
-        input=str(source), api_key=Secret("benchmark"), mode="deferred", poll_interval=interval_s, concurrency=100
-    )
-    report = await Engine(config, events=lambda *_, **__: None, surroundings=outside).run()
-    assert report.succeeded == rows, report
+        return reply(200, ANSWER.encode())
 
 
 def _main() -> None:
-    from bulkgrok.testing import VirtualTimeLoop
-
     sigma, mean_s, rows = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     interval_s = float(sys.argv[4]) if sys.argv[4] else None
     chance = random.Random(7)
     api = _Api(lambda: chance.lognormvariate(math.log(mean_s) - sigma**2 / 2, sigma))
-    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(_run(Path(folder), api, interval_s, rows))
+    prompts = ({"prompt": f"prompt {row}"} for row in range(rows))
+    play(api, prompts, mode="deferred", poll_interval=interval_s, concurrency=100)
     mean = sum(api.latencies) / rows
     print(json.dumps([api.polls / rows, sum(api.delays) / rows / mean]))
 

@@ -27,10 +27,9 @@ class Estimates:
         weight, x, y, xx, xy = line
         x, y = x / weight, y / weight
         variance, together = xx / weight - x * x, xy / weight - x * y
-        if variance > 1e-4 * (x * x + 1.0):
-            slope = min(_STEEPEST, max(0.0, together / variance))
-        else:
-            slope = 0.0 if x <= 0 else y / x
+        # Where all were alike, a longer one is longer by its prompt, whatever answers leave of their room.
+        known = variance > 1e-4 * (x * x + 1.0)
+        slope = min(_STEEPEST, max(0.0, together / variance)) if known else 1.0
         return max(1.0, min(y + slope * (estimated - x), _STEEPEST * (estimated + 1_000.0)))
 
     def learn(self, model: str, kind: str, *, estimated: int, actual: int) -> None:

@@ -6,6 +6,7 @@ cost is caught up with, because a pace may lag behind its own schedule for a whi
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 SLACK: Final = 1.0175
@@ -15,6 +16,13 @@ _MINUTE_S: Final = 60.0
 _BUCKET_S: Final = 0.25
 _BUCKETS: Final = int(_MINUTE_S / _BUCKET_S) + 2
 _CATCH_UP: Final = 2.0
+_BULKY: Final = 1 / 20
+"""The share of a minute's tokens from which on a request is a lump that others are spread around."""
+_WEIGHT: Final = 0.75
+"""How much of a lump others make room for: with all of it, room is left unused that a sliding minute would have given;
+with half, a large request waits for 1.25 times its share of the budget."""
+_LEAST: Final = 1 / 8
+"""The share of the rate that is left to others, however many lumps went."""
 
 
 class Pace:
@@ -59,18 +67,20 @@ class TokenBudget:
 
     A request larger than what is left waits for its room, and whoever asks must not let smaller ones pass it: then it
     waits as long as its share of the budget takes to come free. One above the whole budget goes when nothing else was
-    sent for a minute.
+    sent for a minute. What a large one leaves of the minute after it is spread over that minute too: small ones that
+    filled it at once would stand still until it is over, hurry then, and let the next large one wait for their hurry.
 
     Args:
         tpm: Tokens a minute.
     """
 
-    __slots__ = ("_fast_at", "_limit", "_now", "_per_s", "_slow_at", "_sums", "_total")
+    __slots__ = ("_fast_at", "_limit", "_lumps", "_now", "_per_s", "_slow_at", "_sums", "_total")
 
     def __init__(self, tpm: float) -> None:
         self._limit = tpm
         self._per_s = tpm / _MINUTE_S / SLACK
         self._sums = [0.0] * _BUCKETS
+        self._lumps: deque[tuple[float, float]] = deque()
         self._now = 0
         self._total = 0.0
         self._slow_at = self._fast_at = float("-inf")
@@ -94,10 +104,19 @@ class TokenBudget:
         self._advance(now)
         self._sums[self._now % _BUCKETS] += tokens
         self._total += tokens
-        share_s = tokens / self._per_s
+        share_s = tokens / (self._per_s * self._share_of(now, tokens))
         # What room was left unused for a while is caught up with, at twice the rate at most.
         self._slow_at = (now if self._slow_at == float("-inf") else max(self._slow_at, now - _MINUTE_S)) + share_s
         self._fast_at = max(self._fast_at, now) + share_s / _CATCH_UP
+
+    def _share_of(self, now: float, tokens: float) -> float:
+        """Return the share of the rate that a request may use; note it if it is a lump."""
+        while self._lumps and now - self._lumps[0][0] >= _MINUTE_S:
+            self._lumps.popleft()
+        if tokens >= _BULKY * self._limit:
+            self._lumps.append((now, tokens))
+            return 1.0
+        return max(_LEAST, 1.0 - _WEIGHT * sum(lump for _, lump in self._lumps) / self._limit)
 
     def correct(self, at: float, change: float) -> None:
         """Note that a request which went at `at` took so many tokens more (or less) than was assumed."""

@@ -10,6 +10,7 @@ from bulkgrok.core.model import Item, Job, Mode, Reply, RequestId, Work
 from bulkgrok.core.outcome import Feedback, Poll, Send, Sign
 from bulkgrok.core.retry import Health
 from bulkgrok.core.verdict import named_limit
+from bulkgrok.scheduler.estimates import Estimates
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
 from bulkgrok.scheduler.purse import Purse
@@ -195,6 +196,31 @@ def test_a_large_request_waits_its_share_of_the_token_budget_behind_a_stream_of_
     assert day.refused == []
     assert day.sent[large] - before <= 1.2 * 30.0
     assert len(day.admitted) > large
+
+
+def test_large_requests_that_follow_each_other_wait_their_share_too():
+    """What went around the first is no burst that the second one must wait for."""
+    large = (112, 337, 562)
+
+    def supply(row):
+        return work(row, tokens=30_000 if row in large else 400)
+
+    day = Day(
+        flags={"tpm": 60_000}, server={"tpm": 60_000}, supply=supply, concurrency=50, latency_s=2.0, until=600.0,
+        commit_s=0.02,
+    ).play()  # fmt: skip
+    assert day.refused == []
+    for row in large:
+        assert day.sent[row] - day.sent[row - 1] <= 1.2 * 30.0
+    assert max(day.sent) > max(large)
+
+
+def test_a_request_much_longer_than_those_seen_is_not_underestimated():
+    """Each of those took 40 less than was thought: so will this one, not a tenth less."""
+    estimates = Estimates()
+    for _ in range(50):
+        estimates.learn("m", "chat", estimated=440, actual=400)
+    assert estimates.of("m", "chat", 30_040) == 30_000
 
 
 def test_polls_go_while_a_large_request_waits_for_its_tokens():
