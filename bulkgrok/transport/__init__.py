@@ -4,7 +4,8 @@ Law: what happened is returned as a value (`core.model.Exchange`, `Fetched`); no
 request is ever repeated and no redirect followed behind the caller's back, because a POST may cost money and a GET may
 consume a result. Everything a server sends is bounded in memory. The key goes to the API's origin and nowhere else.
 
-    api         AiohttpTransport: sessions, post, get, stream
+    api         AiohttpTransport: post, get, stream
+    asking      the API's connections: a request written, the head of its reply
     opening     sessions with every automatism off
     sending     the body on its way out, and whether its last byte left
     receiving   a connection on its way in: nothing is queued that nobody asked for

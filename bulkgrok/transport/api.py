@@ -1,13 +1,12 @@
 """The API's side of the transport: sessions, POST, GET, streams.
 
-Law: see the package. Two sessions: the one that knows the key is only ever given paths below the base URL.
+Law: see the package. The connections that the key is sent on lead to the base URL and are given paths below it only.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,16 +19,15 @@ from bulkgrok.core.errors import UsageError
 from bulkgrok.core.model import Exchange, Fetched, NoReply, NotSent
 from bulkgrok.core.secret import Secret
 from bulkgrok.transport.addresses import is_loopback
+from bulkgrok.transport.asking import Origin, Response
 from bulkgrok.transport.downloads import Downloading
 from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
-from bulkgrok.transport.opening import session
-from bulkgrok.transport.patience import CURRENT, Patience, Wait
+from bulkgrok.transport.patience import Patience, Wait
 from bulkgrok.transport.quoting import quoted
 from bulkgrok.transport.reading import Incoming, Reading, head, share_bytes
-from bulkgrok.transport.sending import Body, with_key
+from bulkgrok.transport.sending import Body
 from bulkgrok.transport.spilling import Spills
 
-_CONNECT_S: Final = 30.0
 _GET_IDLE_S: Final = 120.0
 _GET_TOTAL_S: Final = 3_600.0
 #: A server that closes idle connections must not meet a POST on its way: it would be in doubt.
@@ -76,7 +74,7 @@ class AiohttpTransport:
         self._max_asset_bytes = max_asset_bytes
         self._reading = Reading(memory_bytes=memory_bytes or share_bytes(concurrency), spills=Spills(spill_dir))
         self._patience = Patience()
-        self._session: aiohttp.ClientSession | None = None
+        self._origin: Origin | None = None
         self._downloading: Downloading | None = None
 
     async def __aenter__(self) -> Self:
@@ -90,11 +88,11 @@ class AiohttpTransport:
     async def close(self) -> None:
         """Close all connections."""
         self._patience.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._origin is not None:
+            await self._origin.close()
         if self._downloading is not None:
             await self._downloading.close()
-        self._session = self._downloading = None
+        self._origin = self._downloading = None
 
     async def post(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None, keep: str = ""
@@ -148,50 +146,25 @@ class AiohttpTransport:
             )
         return await self._downloading.fetch(url, offset=offset, etag=etag, write=write)
 
-    async def _send(self, path: str, body: Body | None, wait: Wait) -> aiohttp.ClientResponse | NotSent | NoReply:
+    async def _send(self, path: str, body: Body | None, wait: Wait) -> Response | NotSent | NoReply:
         """Send a request and return its reply as far as the end of its headers."""
-        CURRENT.set(wait)
         try:
-            return await self._opened().request(
-                "GET" if body is None else "POST",
-                _url(self._base + path) if body is not None else URL(self._base + path, encoded=True),
-                data=body,
-                timeout=_connecting(wait.timeout_s),
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
+            return await (self._origin or self._opened()).ask(path, body, wait)
         except FAILURES as error:
             sent = not isinstance(error, UNCONNECTED) if body is None else body.written
             words = self._api_key.hide(wait.over or reason(error))
             return NoReply(reason=words) if sent else NotSent(reason=words)
-        finally:
-            CURRENT.set(None)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._concurrency + _PROBES,
-                keepalive_timeout=_KEEP_ALIVE_S,
-                ttl_dns_cache=_DNS_S,
-                ssl=self._tls,
-                resolver=ThreadedResolver(),
-            )
-            accepted = {"Accept": "application/json, text/event-stream"}
-            self._session = session(connector, headers=accepted, request=with_key(self._api_key))
-        return self._session
-
-
-@lru_cache(maxsize=8)
-def _url(text: str) -> URL:
-    """Parse an address that many requests have in common."""
-    return URL(text, encoded=True)
-
-
-@lru_cache(maxsize=8)
-def _connecting(timeout_s: float | None) -> aiohttp.ClientTimeout:
-    """Bound only what happens before there is a connection; all else is `Patience`'s."""
-    connect_s = _CONNECT_S if timeout_s is None else min(timeout_s, _CONNECT_S)
-    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=None)
+    def _opened(self) -> Origin:
+        connector = aiohttp.TCPConnector(
+            limit=self._concurrency + _PROBES,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            ttl_dns_cache=_DNS_S,
+            ssl=self._tls,
+            resolver=ThreadedResolver(),
+        )
+        self._origin = Origin(URL(self._base), key=self._api_key, connector=connector, proxy=self._proxy)
+        return self._origin
 
 
 def _base(base_url: str) -> str:

@@ -21,6 +21,10 @@ class StaleConnection(aiohttp.ClientConnectionResetError):
     """A kept connection was closed, or spoken on, by the server before anything was written to it."""
 
 
+class NoHttp(aiohttp.ClientError):
+    """What came was no reply."""
+
+
 #: Raised before the first byte of a request is written.
 UNCONNECTED: Final = (
     StaleConnection,
@@ -64,6 +68,8 @@ def _words(error: BaseException) -> str:  # noqa: C901, PLR0912 - a table
             return "the connection was closed without a reply"
         case aiohttp.ClientResponseError():
             return f"the reply is not HTTP: {error.message}"
+        case NoHttp():
+            return f"the reply is not HTTP: {error}"
         case aiohttp.ClientPayloadError():
             return "the connection was closed inside the reply"
         case aiohttp.InvalidURL():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextvars import ContextVar
 from typing import Final, Self
 
 _LOOK_S: Final = 1.0
@@ -73,10 +72,6 @@ class Wait:
             self.over = f"not a byte for {self._idle_s:g} s"
         if self.over is not None and self._transport is not None:
             self._transport.abort()
-
-
-#: The request that the current task is about to send.
-CURRENT: Final[ContextVar[Wait | None]] = ContextVar("bulkgrok_wait", default=None)
 
 
 class Patience:

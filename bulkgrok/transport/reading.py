@@ -22,6 +22,7 @@ import aiohttp
 
 from bulkgrok.core.jsonscan import is_valid
 from bulkgrok.core.model import Reply
+from bulkgrok.transport.asking import Response
 from bulkgrok.transport.failures import FAILURES, printable
 from bulkgrok.transport.patience import Wait
 from bulkgrok.transport.spilling import SpilledBody, Spills
@@ -48,7 +49,7 @@ def share_bytes(concurrency: int) -> int:
 _content_type: Final = lru_cache(maxsize=64)(printable)
 
 
-def head(response: aiohttp.ClientResponse, body: bytes = b"", *, complete: bool = False) -> Reply:
+def head(response: Response, body: bytes = b"", *, complete: bool = False) -> Reply:
     """Return status and headers of a reply, with as much of its body as there is."""
     headers = response.headers
     date_at = _date(headers.get("Date", ""))
@@ -159,7 +160,7 @@ class Reading:
         self._memory_bytes = memory_bytes
         self._spills = spills
 
-    async def read(self, response: aiohttp.ClientResponse, wait: Wait, *, keep: str = "") -> Reply:
+    async def read(self, response: Response, wait: Wait, *, keep: str = "") -> Reply:
         """Return the reply; its connection is given back, or closed if there is more to come.
 
         Args:
@@ -175,10 +176,9 @@ class Reading:
                 return await self._beginning(response, Incoming(response.content, wait))
             return await self._success(response, Incoming(response.content, wait), keep)
         finally:
-            if not response.closed:
-                response.close()
+            response.close()
 
-    async def _beginning(self, response: aiohttp.ClientResponse, incoming: Incoming) -> Reply:
+    async def _beginning(self, response: Response, incoming: Incoming) -> Reply:
         await incoming.fill(BEGINNING_BYTES)
         ended, more = incoming.ended and not incoming.broken, incoming.size > BEGINNING_BYTES
         body = incoming.take()[:BEGINNING_BYTES]
@@ -186,7 +186,7 @@ class Reading:
             body = _beginning_of(body)
         return replace(head(response, body, complete=ended and not more), oversized=more)
 
-    async def _success(self, response: aiohttp.ClientResponse, incoming: Incoming, keep: str) -> Reply:
+    async def _success(self, response: Response, incoming: Incoming, keep: str) -> Reply:
         await incoming.fill(0 if (response.content_length or 0) > self._memory_bytes else self._memory_bytes)
         if (incoming.ended or incoming.broken) and incoming.size <= self._memory_bytes:
             reply = self._in_memory(response, incoming)
@@ -198,7 +198,7 @@ class Reading:
             return replace(head(response), oversized=True)
         return await self._in_file(response, incoming, keep)
 
-    def _in_memory(self, response: aiohttp.ClientResponse, incoming: Incoming) -> Reply | None:
+    def _in_memory(self, response: Response, incoming: Incoming) -> Reply | None:
         """Return the reply, None if what it unpacks to is too large for memory."""
         body, ended = incoming.peek(), not incoming.broken
         if _packing(response):
@@ -212,7 +212,7 @@ class Reading:
             return head(response, body, complete=ended and whole)
         return head(response, body, complete=ended and (_framed(response) or _reads_whole(body)))
 
-    async def _in_file(self, response: aiohttp.ClientResponse, incoming: Incoming, keep: str) -> Reply:
+    async def _in_file(self, response: Response, incoming: Incoming, keep: str) -> Reply:
         packed = _packing(response)
         body = self._spills.begin(keep, packed=packed, framed=_framed(response))
         try:
@@ -246,7 +246,7 @@ class Reading:
             await incoming.fill(min(_PIECE_BYTES, self._memory_bytes))
 
 
-def _packing(response: aiohttp.ClientResponse) -> bool:
+def _packing(response: Response) -> bool:
     """Tell whether a body is packed, though nobody asked for it, in a way that can be undone."""
     return response.headers.get("Content-Encoding", "").strip().lower() in ZLIB
 
@@ -259,7 +259,7 @@ def _beginning_of(packed: bytes) -> bytes:
     return packed if found is None else found[0]
 
 
-def _framed(response: aiohttp.ClientResponse) -> bool:
+def _framed(response: Response) -> bool:
     """Tell whether a reply says where its body ends.
 
     Where neither length nor chunks say so, a closed connection is the only end there is, and a cut one looks the same

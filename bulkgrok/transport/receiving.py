@@ -17,6 +17,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
+LINE_BYTES: Final = 16_384
+HEADERS: Final = 256
+#: Twice as much of a body may wait in each connection.
+BUFFER_BYTES: Final = 0x10000
 #: Small enough that the replies in it, each some kilobytes of objects, are no burden; a header line may be as long.
 _PIECE_BYTES: Final = 0x4000
 #: Replies that nobody has taken yet: the one that was asked for, and what came with it.
@@ -35,6 +39,17 @@ class Receiver(ResponseHandler):
         self._interim = 0
         self._head_bytes = 0
         self._poll: Callable[[int], object] | None = None
+
+    def expect(self) -> None:
+        """Get ready for the reply to a request that is about to be written."""
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=BUFFER_BYTES,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            max_headers=HEADERS,
+        )
 
     def closed_by_peer(self) -> bool:
         """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""

@@ -310,17 +310,21 @@ MUTANTS = (
     Mutant(
         name="request-repeated-by-the-library",
         breaks="a GET for a once-only result is sent once",
-        file="transport/opening.py",
-        old="_retry_connection = False",
-        new="_retry_connection = True",
+        file="transport/api.py",
+        old="            return await (self._origin or self._opened()).ask(path, body, wait)\n",
+        new="""            try:
+                return await (self._origin or self._opened()).ask(path, body, wait)
+            except aiohttp.ServerDisconnectedError:
+                return await (self._origin or self._opened()).ask(path, body, wait)
+""",
         found_by=("tests/integration/test_transport_hostile.py",),
     ),
     Mutant(
-        name="redirects-followed",
-        breaks="no credential leaves its origin",
-        file="transport/api.py",
-        old="                allow_redirects=False,\n",
-        new="                allow_redirects=True,\n",
+        name="farewell-not-looked-for",
+        breaks="a POST on a connection that the server has closed is known not to have been sent",
+        file="transport/asking.py",
+        old=" or protocol.closed_by_peer():\n",
+        new=":\n",
         found_by=("tests/integration/test_transport_hostile.py",),
     ),
     Mutant(

@@ -67,4 +67,4 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(proxy):
 
 
 def test_no_session_is_made_before_it_is_needed():
-    assert make()._session is None
+    assert make()._origin is None

@@ -1,0 +1,162 @@
+"""One origin's connections: a request is written to one, and the head of its reply returned.
+
+Law: of the HTTP library this uses the connections (names, TLS, proxies, keeping alive) and the parser, not its client:
+that copies headers into many variables, starts tasks, may follow, repeat and store, and takes twice as long as all of
+this. A request is written once, to one connection, whole; headers are always the same bytes, and the key stands in no
+variable but its Secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+from typing import Final, cast
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from bulkgrok.core.secret import Secret
+from bulkgrok.transport.failures import NoHttp, StaleConnection
+from bulkgrok.transport.opening import user_agent
+from bulkgrok.transport.patience import Wait
+from bulkgrok.transport.receiving import Receiver, receive_with
+from bulkgrok.transport.sending import Body
+
+_CONNECT_S: Final = 30.0
+
+
+class Response:
+    """A reply as far as its head; its body comes through `content`. Close it in any case."""
+
+    __slots__ = ("_connection", "_writing", "content", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: CIMultiDictProxy[str],
+        content: aiohttp.StreamReader,
+        connection: Connection,
+        writing: asyncio.Task[None] | None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.content = content
+        self._connection: Connection | None = connection
+        self._writing = writing
+
+    @property
+    def content_length(self) -> int | None:
+        """How many bytes the body has, where that is told."""
+        told = self.headers.get("Content-Length", "")
+        return int(told) if told.isdecimal() else None
+
+    def close(self) -> None:
+        """Give the connection back, or end it if there is more to come, or to be written. Harmless when repeated."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _let_go(connection, self._writing)
+
+
+class Origin:
+    """Sends requests to one origin.
+
+    Args:
+        base: Where its paths begin.
+        key: Sent with each request.
+        connector: Its connections.
+        proxy: What they go through.
+    """
+
+    def __init__(self, base: URL, *, key: Secret, connector: aiohttp.TCPConnector, proxy: URL | None) -> None:
+        loop = asyncio.get_running_loop()
+        receive_with(connector, loop)
+        self._connector = connector
+        self._key = key
+        self._base = base
+        # Says to the connector where to; never sent.
+        self._to = aiohttp.ClientRequest("GET", base, loop=loop, proxy=proxy)
+        self._absolute = proxy is not None and not self._to.is_ssl()
+        self._common = (
+            f"Host: {self._to.headers['Host']}\r\nUser-Agent: {user_agent()}\r\nAccept-Encoding: identity\r\n"
+            "Accept: application/json, text/event-stream\r\n"
+        ).encode()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connector.close()
+
+    async def ask(self, path: str, body: Body | None, wait: Wait) -> Response:
+        """Send a request, a GET where there is no body, and return its reply as far as the end of its head.
+
+        Raises:
+            OSError, aiohttp.ClientError: See `failures`. Those in UNCONNECTED: not a byte was written.
+        """
+        first = _first_line("GET" if body is None else "POST", self._base, path, absolute=self._absolute)
+        connection = await self._connector.connect(self._to, [], _connecting(wait.timeout_s))
+        writing = None
+        try:
+            writing = self._write(connection, first, body, wait)
+            message, content = await cast("Receiver", connection.protocol).read()
+        except BaseException as error:
+            connection.close()
+            if writing is not None:
+                writing.cancel()
+            if isinstance(error, HttpProcessingError):
+                raise NoHttp(error.message) from None
+            raise
+        return Response(message.code, message.headers, content, connection, writing)
+
+    def _write(self, connection: Connection, first: bytes, body: Body | None, wait: Wait) -> asyncio.Task[None] | None:
+        """Write a request; return what writes the rest of it, where that is large."""
+        protocol, transport = cast("Receiver", connection.protocol), connection.transport
+        if transport is None or protocol.should_close or protocol.writing_paused or protocol.closed_by_peer():
+            raise StaleConnection
+        wait.on(transport)
+        protocol.expect()
+        if body is None:
+            transport.write(self._head(first) + b"\r\n")
+            wait.heard()
+            return None
+        if body.small:
+            transport.write(self._head(first) + body.framed())
+            body.left()
+            return None
+        transport.write(self._head(first) + body.head())
+        return asyncio.ensure_future(body.leave(protocol, transport))
+
+    def _head(self, first: bytes) -> bytes:
+        """Return the headers that all requests have. Not to be put in a variable: it holds the key."""
+        proxied = self._to.headers.get("Proxy-Authorization") if self._absolute else None
+        login = b"" if proxied is None else f"Proxy-Authorization: {proxied}\r\n".encode()
+        return b"%b%bAuthorization: Bearer %b\r\n%b" % (first, self._common, self._key.reveal().encode(), login)
+
+
+def _let_go(connection: Connection, writing: asyncio.Task[None] | None) -> None:
+    if writing is None or writing.done():
+        connection.release()
+    else:
+        writing.cancel()
+        connection.close()
+
+
+@lru_cache(maxsize=64)
+def _first_line(method: str, base: URL, path: str, *, absolute: bool) -> bytes:
+    """Return the first line of a request.
+
+    Raises:
+        InvalidURL: The path holds what no address can.
+    """
+    found = (str(base) if absolute else base.raw_path_qs.rstrip("/")) + path
+    if not (found.isascii() and found.isprintable() and " " not in found):
+        raise aiohttp.InvalidURL(path)
+    return f"{method} {found} HTTP/1.1\r\n".encode()
+
+
+@lru_cache(maxsize=8)
+def _connecting(timeout_s: float | None) -> aiohttp.ClientTimeout:
+    """Bound only what happens before there is a connection; all else is `Patience`'s."""
+    connect_s = _CONNECT_S if timeout_s is None else min(timeout_s, _CONNECT_S)
+    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=None)
