@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from benchmarks import counting, inputs
-from benchmarks.processes import CLIENT_CORE, KEY, command, pinned
+from benchmarks.processes import CLIENT_CORE, ENVIRONMENT, KEY, command, pinned
 from benchmarks.table import Table
 from benchmarks.work import folder_of
 
@@ -63,7 +62,7 @@ def _counted(
     with folder_of(folder) as place, counting.serving(rate) as server:
         running = pinned(CLIENT_CORE, [*command(source, place, server.url, concurrency=concurrency), *flags])
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(running, env=os.environ | KEY, **quiet) as process:
+        with subprocess.Popen(running, env=ENVIRONMENT | KEY, **quiet) as process:
             first = server.first_at()
             time.sleep(int(first) + seconds + 0.5 - time.time())
             process.send_signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import counting, inputs
 from benchmarks.nginx import Nginx
-from benchmarks.processes import CLIENT_CORE, KEY, bulkgrok, command, pinned, run, succeeded
+from benchmarks.processes import CLIENT_CORE, ENVIRONMENT, KEY, bulkgrok, command, pinned, run, succeeded
 from benchmarks.table import Table, middle
 from benchmarks.work import folder_of, turns_of
 
@@ -56,7 +55,7 @@ def _first_request(source: Path, place: Path, server: counting.Server, *, kill: 
     """Start a run; return seconds until its first request."""
     began = time.time()
     running = pinned(CLIENT_CORE, command(source, place, server.url))
-    with subprocess.Popen(running, stdout=subprocess.DEVNULL, env=os.environ | KEY) as process:
+    with subprocess.Popen(running, stdout=subprocess.DEVNULL, env=ENVIRONMENT | KEY) as process:
         first = server.first_at() - began
         if kill:
             process.send_signal(signal.SIGKILL)

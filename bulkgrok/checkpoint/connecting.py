@@ -39,9 +39,11 @@ OLDEST: Final = 1
 _FIXED_WAL_RESET: Final = 3_051_003
 """SQLite 3.51.3: before it, a second connection could damage the file while the log began anew."""
 _BUSY_MS: Final = 5_000
-_CHECK_S: Final = 0.4
-"""Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it."""
-_CHECK_STEPS: Final = 100_000
+_CHECK_S: Final = 0.2
+"""Longest time for the check after a crash: it finds damage early in the file, and a resume must not wait for it. The
+checksums find damage of any page when it is read."""
+_CHECK_STEPS: Final = 200
+"""How many pages, or steps of SQLite's machine, are taken between two looks at the clock."""
 _BLOCK_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 16_384
 _MAGIC: Final = b"SQLite format 3\0"

@@ -111,7 +111,7 @@ class Reading:
         taken = RowSet()
         for first in range(1, self._last_seq() + 1, _BULK):
             rows = self._first("succeeded_rows", first, first + _BULK - 1)[0]
-            taken.update(orjson.loads(rows))
+            taken.add_all(sorted(orjson.loads(rows)))
         taken.update(chain(*(self._rows_in(state) for state in (State.ACCEPTED, State.REDEEMED, State.FAILED))))
         return taken
 

@@ -54,6 +54,14 @@ class Offload(Protocol):
         ...
 
 
+class Passing(Protocol):
+    """Whether rows may be passed over: making a row costs many times what finding its end does."""
+
+    def __call__(self, first: int, end: int, /) -> bool:
+        """Tell whether nobody wants any of the rows from `first` to below `end`."""
+        ...
+
+
 class Events(Protocol):
     """Where stages tell what happened; observers render, log or count it. Never given prompts, answers or keys."""
 
@@ -65,8 +73,11 @@ class Events(Protocol):
 class Reader(Protocol):
     """Reads one input in order, as often as asked, with flat memory."""
 
-    def chunks(self) -> Iterator[Sequence[RawRow]]:
+    def chunks(self, passing: Passing | None = None) -> Iterator[Sequence[RawRow]]:
         """Yield all rows from the first, in chunks of some dozens to some thousands.
+
+        Args:
+            passing: Asked of rows before they are made, in order; those for which it says yes are left out.
 
         Blank lines are no rows. A row the reader cannot offer has `defect` set; only an input that is broken as a
         whole (bad gzip, no Parquet footer, unreadable) raises InputError, and then after every row before the break.

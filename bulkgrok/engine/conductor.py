@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -17,7 +18,7 @@ from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageEr
 from bulkgrok.core.lifecycle import Fail
 from bulkgrok.core.model import BadRow, Code, Counts, Item, Mode, Progress, RawRow, RowError, RowSet, Work
 from bulkgrok.core.money import Budget
-from bulkgrok.core.ports import Checkpoint, Encoder, Events, Store
+from bulkgrok.core.ports import Checkpoint, Encoder, Events, Passing, Store
 from bulkgrok.dispatch.account import Rejections, count_failure
 from bulkgrok.engine.spending import limit_reached
 from bulkgrok.scheduler.scheduler import Scheduler
@@ -26,6 +27,7 @@ from bulkgrok.telemetry.wording import printable
 _TEMPLATE_ROWS: Final = 20
 _NAMES_REMEMBERED: Final = 50_000
 _QUIET_S: Final = 0.5
+_COUNT_AFTER_S: Final = 0.5
 #: Bodies in memory together. Rows of many megabytes are fewer at once than `--concurrency` allows.
 _HELD_BYTES: Final = 256 << 20
 
@@ -43,8 +45,12 @@ class Source(Protocol):
         """Whether its rows are known to be the same at every start."""
         ...
 
-    def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:
-        """Yield all rows from the first; `again` tells that they were all read before."""
+    def chunks(self, *, again: bool, passing: Passing | None = None) -> AsyncIterator[Sequence[RawRow]]:
+        """Yield all rows from the first; `again` tells that they were all read before.
+
+        Those for which `passing` says yes may be left out. It is asked on another thread, but never while a chunk is
+        worked on.
+        """
         ...
 
 
@@ -114,6 +120,8 @@ class Conductor:
         self._cut_short = False
         self._again: set[int] = set()
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
+        """Whether a row was offered, or none will be."""
         self._stopped = False
         self._templates_failed: list[BadRow] | None = []
         self._names: set[int] | None = set()
@@ -151,6 +159,7 @@ class Conductor:
                 await self._first_reading()
         except InputError as error:
             broken = error
+        self._begun.set()
         self._scheduler.exhausted()
         stop = await self._until_dry()
         self._scheduler.close()
@@ -177,10 +186,18 @@ class Conductor:
         """Count the rows of an input that was not read in whole before, beside the work, so that its end shows."""
         if not self._source.fixed or self._known.rows is not None:
             return
+        await self._begun.wait()  # the first requests must not wait for it
+        await asyncio.sleep(_COUNT_AFTER_S)
         rows = 0
+
+        def counted(first: int, end: int) -> bool:
+            nonlocal rows
+            rows += end - first
+            return self._progress.rows is None and not self._stopped
+
         with contextlib.suppress(BulkgrokError):  # whoever reads for sending tells of it
-            async for chunk in self._source.chunks(again=True):
-                rows += len(chunk)
+            async for chunk in self._source.chunks(again=True, passing=counted):
+                rows = chunk[-1].row + 1
                 if self._progress.rows is not None or self._stopped:
                     return
             self._progress.rows = rows if self._limit is None else min(rows, self._limit)
@@ -209,7 +226,14 @@ class Conductor:
     async def _first_reading(self) -> None:
         rows = 0
         whole = True
-        chunks = self._source.chunks(again=False)
+
+        def taken(first: int, end: int) -> bool:
+            nonlocal rows
+            found = self._known.taken.holds(first, end)
+            rows = end if found else rows
+            return found
+
+        chunks = self._source.chunks(again=False, passing=taken)
         async for chunk in chunks if self._source.fixed else self._settling_between(chunks):
             for raw in chunk:
                 if self._limit is not None and raw.row >= self._limit:
@@ -225,7 +249,7 @@ class Conductor:
             if not whole:
                 break
         await self._end_of_input()
-        self._progress.rows = rows
+        self._progress.rows = rows if self._limit is None else min(rows, self._limit)
         if whole and self._source.fixed:
             await self._checkpoint.call(self._store.note, "rows", rows)
 
@@ -271,7 +295,12 @@ class Conductor:
         left = {row for row in rows if self._limit is None or row < self._limit}
         if not left:
             return
-        async for chunk in self._source.chunks(again=True):
+        wanted = sorted(left)
+
+        def unwanted(first: int, end: int) -> bool:
+            return bisect_left(wanted, first) == bisect_left(wanted, end)
+
+        async for chunk in self._source.chunks(again=True, passing=unwanted):
             for raw in chunk:
                 if raw.row in left:
                     left.discard(raw.row)
@@ -307,6 +336,7 @@ class Conductor:
                 losses=counts.losses,
             )
         self._scheduler.offer(work)
+        self._begun.set()
 
     def _has_room(self, item: Item) -> bool:
         """Tell whether a row may be held until it is sent: not too many are, nor too many bytes together."""

@@ -15,7 +15,7 @@ import orjson
 from bulkgrok import readers
 from bulkgrok.core.errors import InputError, RunMismatch, StorageFailed
 from bulkgrok.core.model import Fingerprint, RawRow
-from bulkgrok.core.ports import Offload, Reader
+from bulkgrok.core.ports import Offload, Passing, Reader
 
 T = TypeVar("T")
 
@@ -63,15 +63,20 @@ class FileSource:
         self._fingerprint = found = await self._offload(readers.fingerprint, self.path)
         return found
 
-    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:  # noqa: ARG002 - a file is read alike every time
+    async def chunks(
+        self,
+        *,
+        again: bool,  # noqa: ARG002 - a file is read alike every time
+        passing: Passing | None = None,
+    ) -> AsyncIterator[Sequence[RawRow]]:
         """Yield all rows, and stop the run if the file is no longer the one that was fingerprinted."""
-        async for chunk in offloaded(self._verified(), self._offload):
+        async for chunk in offloaded(self._verified(passing), self._offload):
             yield chunk
 
-    def _verified(self) -> Iterator[Sequence[RawRow]]:
+    def _verified(self, passing: Passing | None) -> Iterator[Sequence[RawRow]]:
         """Read, and look at the file after each reading: no row of another content is ever handed on."""
         self._verify()
-        for chunk in self._open_reader().chunks():
+        for chunk in self._open_reader().chunks(passing):
             self._verify()
             yield chunk
         self._verify()
@@ -109,10 +114,11 @@ class RowsSource:
         self.path = run_dir / SPOOL_NAME
         self._offload = offload
 
-    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:
+    async def chunks(self, *, again: bool, passing: Passing | None = None) -> AsyncIterator[Sequence[RawRow]]:
         """Yield the caller's rows, compared with what an earlier call spooled; read again, the spool alone."""
         if again:
-            async for chunk in offloaded(iter(readers.open_reader(self.path, format="jsonl").chunks()), self._offload):
+            reader = readers.open_reader(self.path, format="jsonl")
+            async for chunk in offloaded(iter(reader.chunks(passing)), self._offload):
                 yield chunk
             return
         try:

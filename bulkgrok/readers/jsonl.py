@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bulkgrok.core.model import RawRow
+from bulkgrok.core.ports import Passing
 from bulkgrok.readers.blocks import BLOCK_BYTES, blocks
 from bulkgrok.readers.lines import LINE_BYTES, rows
 
@@ -33,7 +34,7 @@ class JsonlReader:
         self._line_bytes = line_bytes
         self._block_bytes = block_bytes
 
-    def chunks(self) -> Iterator[Sequence[RawRow]]:
+    def chunks(self, passing: Passing | None = None) -> Iterator[Sequence[RawRow]]:
         """Yield all rows from the first; see `core.ports.Reader`."""
         data = blocks(self._path, compression=self._compression, block_bytes=self._block_bytes)
-        return rows(data, self._path, line_bytes=self._line_bytes)
+        return rows(data, self._path, line_bytes=self._line_bytes, passing=passing)

@@ -13,6 +13,7 @@ from typing import Final
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import RawRow
+from bulkgrok.core.ports import Passing
 from bulkgrok.readers.blocks import BrokenInput
 
 #: n bytes in the longest line that is a row. Larger than any request body the API takes.
@@ -32,13 +33,16 @@ _TOO_LONG: Final = _TooLong()
 Line = bytes | _TooLong
 
 
-def rows(blocks: Iterable[bytes], path: Path, *, line_bytes: int = LINE_BYTES) -> Iterator[list[RawRow]]:
+def rows(
+    blocks: Iterable[bytes], path: Path, *, line_bytes: int = LINE_BYTES, passing: Passing | None = None
+) -> Iterator[list[RawRow]]:
     """Yield the lines of a text as rows, in chunks.
 
     Args:
         blocks: The text in pieces of any size, none of them empty.
         path: What it is called in errors.
         line_bytes: n bytes in the longest line that is a row; longer ones get a defect.
+        passing: Asked of rows before they are made; those for which it says yes are left out.
 
     Raises:
         InputError: The text breaks off; every whole line before that has been yielded.
@@ -47,6 +51,10 @@ def rows(blocks: Iterable[bytes], path: Path, *, line_bytes: int = LINE_BYTES) -
     number = 0
     try:
         for lines in _lines(_without_bom(blocks), line_bytes):
+            if passing is not None and _all_are_rows(lines) and passing(row, row + len(lines)):
+                number += len(lines)
+                row += len(lines)
+                continue
             for start in range(0, len(lines), CHUNK_ROWS):
                 chunk: list[RawRow] = []
                 for line in lines[start : start + CHUNK_ROWS]:
@@ -65,6 +73,14 @@ def rows(blocks: Iterable[bytes], path: Path, *, line_bytes: int = LINE_BYTES) -
         msg = f"{path} breaks off after line {number} ({row} rows): {error}."
         hint = "The file is cut off or damaged: make or copy it again, and name the run anew with -o OTHER.jsonl."
         raise InputError(msg, hint=hint) from None
+
+
+def _all_are_rows(lines: list[Line]) -> bool:
+    """Tell whether no line is blank, as in nearly all files; False too where one is over the cap."""
+    try:
+        return all(map(bytes.strip, lines))  # type: ignore[arg-type] # the one that is none raises
+    except TypeError:
+        return False
 
 
 def _defective(row: int, number: int, line_bytes: int) -> RawRow:

@@ -16,6 +16,7 @@ from pyarrow import parquet as pq
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import RawRow
+from bulkgrok.core.ports import Passing
 from bulkgrok.readers.cells import converted
 from bulkgrok.readers.identity import open_input
 from bulkgrok.readers.lines import LINE_BYTES
@@ -60,7 +61,7 @@ class ParquetReader:
             msg = f"{path}: {bomb}, which is no data for requests. Nothing was sent."
             raise InputError(msg, hint="Leave that column out; with --prompt only the columns it names are read.")
 
-    def chunks(self) -> Iterator[Sequence[RawRow]]:
+    def chunks(self, passing: Passing | None = None) -> Iterator[Sequence[RawRow]]:
         """Yield all rows from the first, `line` None; see `core.ports.Reader`."""
         row = 0
         group = 0
@@ -68,6 +69,9 @@ class ParquetReader:
             with open_input(self._path) as opened, self._open(source := Gate(opened)) as file:
                 for group in range(file.num_row_groups):
                     for batch in self._batches(file, source, group):
+                        if passing is not None and passing(row, row + batch.num_rows):
+                            row += batch.num_rows
+                            continue
                         chunk = [_row(row + index, value) for index, value in enumerate(self._values(batch))]
                         row += len(chunk)
                         if chunk:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bulkgrok.core.model import RawRow
+from bulkgrok.core.ports import Passing
 from bulkgrok.readers.blocks import BLOCK_BYTES
 from bulkgrok.readers.jsonl import JsonlReader
 from bulkgrok.readers.lines import LINE_BYTES
@@ -31,9 +32,9 @@ class TextReader:
     ) -> None:
         self._lines = JsonlReader(path, compression=compression, line_bytes=line_bytes, block_bytes=block_bytes)
 
-    def chunks(self) -> Iterator[Sequence[RawRow]]:
+    def chunks(self, passing: Passing | None = None) -> Iterator[Sequence[RawRow]]:
         """Yield all rows from the first; see `core.ports.Reader`."""
-        for chunk in self._lines.chunks():
+        for chunk in self._lines.chunks(passing):
             yield [_prompt(raw) for raw in chunk]
 
 

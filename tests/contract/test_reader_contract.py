@@ -115,6 +115,24 @@ def test_reading_again_gives_the_same_even_at_the_same_time(tmp_path, variant):
 
 
 @each_variant
+@pytest.mark.parametrize("wanted", [{0}, {2999}, {1234, 1235, 2700}, set()])
+def test_rows_that_nobody_wants_may_be_left_out_and_the_others_are_what_they_were(tmp_path, variant, wanted):
+    reader = open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+    passed = set()
+
+    def passing(first, end):
+        unwanted = wanted.isdisjoint(range(first, end))
+        passed.update(range(first, end) if unwanted else ())
+        return unwanted
+
+    rows = [raw for chunk in reader.chunks(passing) for raw in chunk]
+    assert rows == [raw for raw in rows_of(reader) if raw.row not in passed]
+    assert {raw.row for raw in rows} | passed == set(range(len(PROMPTS)))
+    assert wanted.isdisjoint(passed)
+    assert passed or wanted
+
+
+@each_variant
 def test_chunks_are_never_empty_and_never_large(tmp_path, variant):
     chunks = list(open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))).chunks())
     assert {bool(chunk) for chunk in chunks} == {True}

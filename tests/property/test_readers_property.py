@@ -39,3 +39,29 @@ def test_lines_round_trip_in_blocks_of_any_size(lines, ended, marked, sizes, cap
     found = [raw for chunk in rows(data, Path("in"), line_bytes=cap) for raw in chunk]
     assert [(raw.line, raw.value, raw.defect is not None) for raw in found] == expected
     assert [raw.row for raw in found] == list(range(len(expected)))
+
+
+@given(
+    st.lists(line),
+    st.lists(st.integers(1, 40), min_size=1),
+    st.integers(1, 15),
+    st.sets(st.integers(0, 40)),
+)
+def test_rows_passed_over_are_unwanted_and_the_others_are_what_they_were(lines, sizes, cap, wanted):
+    text = b"\n".join(lines)
+    passed = []
+
+    def passing(first, end):
+        unwanted = wanted.isdisjoint(range(first, end))
+        passed.extend(range(first, end) if unwanted else ())
+        return unwanted
+
+    def read(asked):
+        data = blocks(text, sizes)
+        return [raw for chunk in rows(data, Path("in"), line_bytes=cap, passing=asked) for raw in chunk]
+
+    every = read(None)
+    some = read(passing)
+    assert [raw for raw in every if raw.row not in set(passed)] == some
+    assert sorted(passed + [raw.row for raw in some]) == [raw.row for raw in every]
+    assert wanted.isdisjoint(passed)
