@@ -10,30 +10,20 @@ import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
-from bulkgrok.checkpoint.memoryrows import MemoryRow, counts, fail, forget, record, redownload, settled, submit, unclear
+from bulkgrok.checkpoint.blobs import size_of
+from bulkgrok.checkpoint.changing import Changing, change_row
+from bulkgrok.checkpoint.rows import StoredRow, counts, record, settled, unclear
 from bulkgrok.checkpoint.tally import TOKENS
-from bulkgrok.checkpoint.values import TTL, money, token_counts
+from bulkgrok.checkpoint.values import TTL
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import (
-    Accept,
     Change,
-    Doubt,
-    Expire,
-    Fail,
-    JobFailed,
-    Lose,
     Redeem,
-    Redownload,
-    Refuse,
-    Retry,
     State,
-    Submit,
-    Succeed,
-    Unsent,
-    after,
 )
 from bulkgrok.core.model import (
     Counts,
@@ -49,7 +39,6 @@ from bulkgrok.core.model import (
     Totals,
 )
 from bulkgrok.core.money import TICKS, Money, ticks
-from bulkgrok.core.ports import LargeBody
 
 _BILLED_STATES: Final = (State.ACCEPTED, State.REDEEMED, State.SUCCEEDED)
 _BILLED_ENTRIES: Final = (Entry.LOST, Entry.EXPIRED, Entry.JOB_FAILED, Entry.REPLACED)
@@ -60,13 +49,16 @@ _BODIES_BYTES: Final = 8 << 20
 class _Data:
     """What a transaction changes."""
 
-    rows: dict[int, MemoryRow] = field(default_factory=dict)
+    rows: dict[int, StoredRow] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
     seq: int = 0
 
 
 class MemoryStore:
     """One run's checkpoint in memory."""
+
+    lease: Final = None
+    unclear_s: Final = 0.0
 
     def __init__(self) -> None:
         self._data = _Data()
@@ -78,6 +70,14 @@ class MemoryStore:
     def open(self) -> None:
         """Open what is there."""
         self._open = True
+
+    @property
+    def spill_place(self) -> Path | None:
+        """Nothing: it takes everything."""
+        return None
+
+    def retire(self) -> None:
+        """Do nothing: it holds one run, and has no name."""
 
     def wind_up(self) -> None:
         """Do nothing: it takes no room on a disk."""
@@ -95,12 +95,12 @@ class MemoryStore:
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply all changes in order, or none."""
         self._check_open()
-        rows, before = self._data.rows, copy.copy(self._data)
+        rows = self._data.rows
         old = {change_row(change): copy.copy(rows.get(change_row(change))) for change in changes}
-        entries = len(before.ledger)
+        changing = Changing(rows, seq=self._data.seq, holder=self._holder)
         try:
             for change in changes:
-                self._apply(change)
+                changing.apply(_in_memory(change))
             failpoints.hit("store.before-commit")
         except BaseException:
             for row, value in old.items():
@@ -108,112 +108,22 @@ class MemoryStore:
                     rows.pop(row, None)
                 else:
                     rows[row] = value
-            del self._data.ledger[entries:]
-            self._data.seq = before.seq
             raise
+        self._data.seq = changing.seq
+        self._data.ledger += changing.ledger
         if changes:
             failpoints.hit("store.after-commit")
+
+    def _holder(self, request_id: str, row: int) -> int | None:
+        for other in self._data.rows.values():
+            if other.row != row and other.request_id == request_id and other.deadline_at is not None:
+                return other.row
+        return None
 
     def _check_open(self) -> None:
         if not self._open:
             msg = "The checkpoint is not open."
             raise StorageFailed(msg)
-
-    def _refuse_repeated(self, number: int, change: Accept) -> None:
-        for other in self._data.rows.values():
-            if other.row != number and other.request_id == change.request_id and other.deadline_at is not None:
-                msg = f"row {number}: the request id {change.request_id!r} is that of row {other.row}"
-                raise ValueError(msg)
-
-    def _apply(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm a change
-        number = change_row(change)
-        known = number in self._data.rows
-        found = self._data.rows.get(number) or MemoryRow(row=number)
-        try:
-            state = after(found.state, type(change))
-        except ValueError as error:
-            msg = f"row {number}: {error}"
-            raise ValueError(msg) from None
-        match change:
-            case Submit():
-                submit(found, change)
-            case Unsent():
-                found.refused += 1
-            case Refuse():
-                found.attempts += change.counted
-                if change.entry is None:
-                    found.refused += 1
-                else:
-                    self._enter(found, change.at, change.entry, change.reason, max_usd=money(change.max_usd))
-            case Doubt():
-                found.doubts += 1
-                found.attempts += 1
-                self._enter(found, change.at, Entry.IN_DOUBT, change.reason)
-            case Accept():
-                self._refuse_repeated(number, change)
-                found.request_id, found.deadline_at = change.request_id, change.deadline_at
-            case Redeem():
-                found.answered, found.body, found.completed_at = True, _bytes(change.raw), change.at
-                found.status_code = change.status_code
-                found.request_id = change.request_id if change.request_id is not None else found.request_id
-            case Lose() | Expire() | JobFailed():
-                self._close_job(found, change)
-            case Succeed():
-                self._data.seq += 1
-                found.seq, found.model, found.cost_usd = self._data.seq, change.model, money(change.cost_usd)
-                found.usage, found.tokens, found.assets = change.usage, token_counts(change.tokens), change.assets
-            case Fail():
-                fail(found, change, known=known)
-            case Retry():
-                self._retry(found, change)
-            case Redownload():
-                redownload(found)
-        found.state = state
-        self._data.rows[number] = found
-
-    def _enter(  # noqa: PLR0913 - the columns of an entry
-        self,
-        found: MemoryRow,
-        at: float,
-        entry: Entry,
-        reason: str,
-        *,
-        max_usd: float | None = None,
-        cost_usd: float | None = None,
-    ) -> None:
-        self._data.ledger.append(
-            LedgerEntry(
-                row=found.row,
-                custom_id=found.custom_id,
-                attempt=found.posts,
-                at=at,
-                entry=entry,
-                reason=reason,
-                max_usd=found.max_usd if max_usd is None else max_usd,
-                request_id=found.request_id,
-                cost_usd=cost_usd,
-            )
-        )
-
-    def _close_job(self, found: MemoryRow, change: Lose | Expire | JobFailed) -> None:
-        entry = {Lose: Entry.LOST, Expire: Entry.EXPIRED, JobFailed: Entry.JOB_FAILED}[type(change)]
-        cost_usd = None if isinstance(change, Lose) else money(change.cost_usd)
-        self._enter(found, change.at, entry, change.reason, cost_usd=cost_usd)
-        if cost_usd is not None:
-            found.spent_usd += (cost_usd,)
-        found.losses += isinstance(change, Lose)
-        found.attempts += isinstance(change, JobFailed)
-        found.answered, found.body = False, None
-
-    def _retry(self, found: MemoryRow, change: Retry) -> None:
-        if found.answered:
-            self._enter(found, change.at, Entry.REPLACED, "asked for again", cost_usd=found.cost_usd)
-        if found.cost_usd is not None:
-            found.spent_usd += (found.cost_usd,)
-        found.attempts = found.doubts = found.losses = 0
-        forget(found)
-        found.answered, found.body, found.request_id = False, None, None
-        found.completed_at = found.status_code = None
 
     # Admission
 
@@ -270,7 +180,7 @@ class MemoryStore:
         )
         page, size = list[Settled](), 0
         for found in waiting[:limit]:
-            size += len(found.body or b"")
+            size += 0 if found.body is None else size_of(found.body)
             if page and size > _BODIES_BYTES:
                 break
             page.append(settled(found))
@@ -286,7 +196,7 @@ class MemoryStore:
         found = self._data.rows.get(row)
         return None if found is None or found.state < State.SUCCEEDED else self._settled(found)
 
-    def _settled(self, found: MemoryRow) -> Settled:
+    def _settled(self, found: StoredRow) -> Settled:
         """Return an outcome; of a failure without an answer, what its last request cost stands in the ledger."""
         outcome = settled(found)
         if outcome.cost_usd is None:
@@ -349,7 +259,7 @@ class MemoryStore:
         unknown = [entry for entry in self._data.ledger if entry.cost_usd is None]
         answered = (State.SUCCEEDED, State.FAILED)
         return Money(
-            paid=sum(ticks(found.cost_usd) + sum(map(ticks, found.spent_usd)) for found in rows),
+            paid=sum(ticks(found.cost_usd) + found.spent_ticks for found in rows),
             untold=sum(
                 ticks(found.max_usd)
                 for found in rows
@@ -408,16 +318,14 @@ class MemoryStore:
                 row.deadline_at += ttl_s - before
         self.note(TTL, ttl_s)
 
-    def _rows(self, state: State | None = None) -> list[MemoryRow]:
+    def _rows(self, state: State | None = None) -> list[StoredRow]:
         self._check_open()
         rows = self._data.rows
         return [rows[row] for row in sorted(rows) if state is None or rows[row].state is state]
 
 
-def _bytes(raw: bytes | LargeBody) -> bytes:
-    return raw if isinstance(raw, bytes) else raw.read()
-
-
-def change_row(change: Change) -> int:
-    """Return the row that a change is about."""
-    return change.item.row if isinstance(change, Submit) else change.row
+def _in_memory(change: Change) -> Change:
+    """Return a change that holds its answer itself: the file of a large one is removed by whoever made it."""
+    if isinstance(change, Redeem) and not isinstance(change.raw, bytes):
+        return replace(change, raw=change.raw.read())
+    return change

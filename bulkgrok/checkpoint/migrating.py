@@ -22,8 +22,8 @@ from urllib.parse import quote
 import apsw
 
 from bulkgrok.checkpoint import from_version_1
+from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.mishaps import damaged, mapped
-from bulkgrok.checkpoint.reading import Reading
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
 
@@ -114,7 +114,7 @@ def _go(connection: apsw.Connection, path: Path, *, found: int, wanted: int) -> 
             if step.kept(connection) != before:
                 raise damaged(path, f"version {version + 1} does not hold what version {version} did")
     failpoints.hit("migration.changed")
-    reading = Reading(path, connection)
+    reading = FileReading(path, connection)
     if reading.recounted() != reading.stored():
         raise damaged(path, f"the sums of version {wanted} are not those of its rows")
 

@@ -1,24 +1,20 @@
-"""What a run finds in its checkpoint, and what observers read.
+"""What a run finds in its checkpoint, and what observers read; the same for every database.
 
 Law: changes nothing. Long lists come page by page, each page a statement of its own that ends before the page is handed
-out: no cursor stays open while somebody writes.
+out: no cursor stays open while somebody writes. Knows the names of statements and the columns they return, and no
+database: that is a subclass's.
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import apsw
 import orjson
 
-from bulkgrok.checkpoint import blobs
-from bulkgrok.checkpoint.mishaps import damaged, mapped
-from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.checkpoint.values import (
     Columns,
@@ -48,7 +44,6 @@ from bulkgrok.core.money import Money, ticks
 
 T = TypeVar("T")
 
-_SQL: Final = load("reads.sql")
 _PAGE: Final = 1_000
 _BULK: Final = 50_000
 _PAGE_OF_BODIES: Final = 50
@@ -59,31 +54,24 @@ _OUTCOME_BODY: Final = 12
 IDENTITY: Final = "identity"
 
 
-class Reading:
-    """The reading half of the store.
+class Reading(ABC):
+    """The reading half of a store."""
 
-    Args:
-        path: The file.
-        connection: To it, where it is open already.
-    """
-
-    def __init__(self, path: Path, connection: apsw.Connection | None = None) -> None:
-        self.path = path
-        self._open_connection = connection
-
-    @property
-    def _connection(self) -> apsw.Connection:
-        if self._open_connection is None:
-            msg = f"The checkpoint {self.path} is not open."
-            raise StorageFailed(msg)
-        return self._open_connection
-
-    def _mapped(self) -> AbstractContextManager[None]:
-        return mapped(self.path)
-
+    @abstractmethod
     def _all(self, statement: str, *parameters: object) -> list[Any]:
-        with self._mapped():
-            return self._connection.execute(_SQL[statement], parameters).fetchall()
+        """Return all rows of a statement. Raises StorageFailed."""
+
+    @abstractmethod
+    def _sized(self, statement: str, *parameters: object) -> Iterator[Columns]:
+        """Yield columns of outcomes one by one; the statement ends with the iteration. Raises StorageFailed."""
+
+    @abstractmethod
+    def _large(self, row: int) -> bytes:
+        """Return the answer of a row whose size stands in its place. Raises StorageFailed."""
+
+    @abstractmethod
+    def _damaged(self, detail: str) -> StorageFailed:
+        """Return the error for tables that hold what was never written."""
 
     def _first(self, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - columns of a row
         found = self._all(statement, *parameters)
@@ -94,7 +82,8 @@ class Reading:
         try:
             return make(columns)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-            raise damaged(self.path, f"{type(error).__name__}: {error}") from error
+            detail = f"{type(error).__name__}: {error}"
+            raise self._damaged(detail) from error
 
     def _pages(self, statement: str, make: Callable[[Columns], T], size: int = _PAGE, *fixed: object) -> Iterator[T]:
         """Yield the values of all rows of a statement whose last parameters are (last key, page size)."""
@@ -153,8 +142,7 @@ class Reading:
         """Return columns with a large answer in the place of its size."""
         if not isinstance(columns[at], int):
             return columns
-        with self._mapped():
-            return (*columns[:at], blobs.read(self._connection, row), *columns[at + 1 :])
+        return (*columns[:at], self._large(row), *columns[at + 1 :])
 
     def counts(self, row: int) -> Counts:
         """The durable counts of a row. KeyError if it was never begun."""
@@ -175,15 +163,6 @@ class Reading:
                 break
             settled.append(self._outcome(columns))
         return settled
-
-    def _sized(self, statement: str, *parameters: object) -> Iterator[Columns]:
-        """Yield columns of outcomes; the statement ends with the iteration."""
-        with self._mapped():
-            cursor = self._connection.execute(_SQL[statement], parameters)
-            try:
-                yield from cursor
-            finally:
-                cursor.close()
 
     def _outcome(self, columns: Columns) -> Settled:
         return self._made(settled_from, self._with_body(columns, _OUTCOME_BODY, columns[1]))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from bulkgrok.core.lifecycle import State
-from bulkgrok.core.model import Entry, Totals
+from bulkgrok.core.model import Entry, LedgerEntry, Totals
 from bulkgrok.core.money import TICKS, Money, ticks
 
 TOKENS: Final = ("prompt", "completion", "reasoning", "cached")
@@ -83,6 +84,10 @@ class Tally:
         if cost_usd is None:
             self.entry_ticks[entry.value] += most_ticks
 
+    def enter_entry(self, entry: LedgerEntry) -> None:
+        """Note a ledger entry as it stands in the ledger."""
+        self.enter(entry.entry, ticks(entry.max_usd), entry.cost_usd)
+
     def answer(self, most_ticks: int, cost_usd: float | None) -> None:
         """Note an answer with what it cost, and at most."""
         self.ticks += ticks(cost_usd)
@@ -93,7 +98,7 @@ class Tally:
         """Take back what `answer` noted."""
         self.answer(-most_ticks, None if cost_usd is None else -cost_usd)
 
-    def used(self, tokens: tuple[int, int, int, int]) -> None:
+    def used(self, tokens: Iterable[int]) -> None:
         """Add the tokens of an answer."""
         for index, number in enumerate(tokens):
             self.tokens[index] += number

@@ -1,4 +1,4 @@
-"""One row of the store in memory, and what changes make of it.
+"""One row of a store that works on whole rows, and what changes make of it.
 
 Law: no more than the words of core.lifecycle; the store decides what is allowed and in which order.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bulkgrok.checkpoint.tally import Tally
 from bulkgrok.checkpoint.values import money
 from bulkgrok.core.lifecycle import Fail, State, Submit
 from bulkgrok.core.model import Asset, Counts, Entry, LedgerEntry, Mode, Record, RowError, Settled
+from bulkgrok.core.money import ticks
+from bulkgrok.core.ports import LargeBody
 
 
 @dataclass(slots=True, kw_only=True)
-class MemoryRow:
+class StoredRow:
     """All that is known of a row."""
 
     row: int
@@ -36,11 +39,11 @@ class MemoryRow:
     completed_at: float | None = None
     status_code: int | None = None
     answered: bool = False
-    body: bytes | None = None
+    body: bytes | LargeBody | None = None
     """The answer, or the reply that refused."""
     seq: int = 0
     cost_usd: float | None = None
-    spent_usd: tuple[float, ...] = ()
+    spent_ticks: int = 0
     """What answers cost that were replaced."""
     usage: bytes | None = None
     tokens: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -53,7 +56,7 @@ class MemoryRow:
         return State.PENDING < self.state < State.FAILED or (self.state is State.FAILED and self.answered)
 
 
-def record(found: MemoryRow) -> Record:
+def record(found: StoredRow) -> Record:
     """Return the answer of a row that has one."""
     return Record(
         row=found.row,
@@ -68,17 +71,17 @@ def record(found: MemoryRow) -> Record:
         completed_at=found.completed_at or 0.0,
         request_id=found.request_id,
         status_code=found.status_code or 0,
-        raw=found.body or b"",
+        raw=_whole(found.body) or b"",
         max_usd=found.max_usd,
     )
 
 
-def forget(found: MemoryRow) -> None:
+def forget(found: StoredRow) -> None:
     """Forget an outcome."""
     found.cost_usd, found.usage, found.assets, found.error = None, None, (), None
 
 
-def submit(found: MemoryRow, change: Submit) -> None:
+def submit(found: StoredRow, change: Submit) -> None:
     """Begin an attempt with an item."""
     if change.attempt != found.posts + 1:
         msg = f"row {found.row}: attempt {change.attempt} does not follow {found.posts} posts"
@@ -91,7 +94,7 @@ def submit(found: MemoryRow, change: Submit) -> None:
     found.request_id = found.deadline_at = found.completed_at = found.status_code = None
 
 
-def fail(found: MemoryRow, change: Fail, *, known: bool) -> None:
+def fail(found: StoredRow, change: Fail, *, known: bool) -> None:
     """Fail, keeping an answer there may be."""
     if change.line is not None or change.error.line is not None:
         found.line = change.line if change.line is not None else change.error.line
@@ -105,7 +108,7 @@ def fail(found: MemoryRow, change: Fail, *, known: bool) -> None:
     found.error = replace(change.error, line=found.line)
 
 
-def redownload(found: MemoryRow) -> None:
+def redownload(found: StoredRow) -> None:
     """Go back to the stored answer."""
     if not found.answered:
         msg = f"row {found.row}: there is no answer whose files could be downloaded again"
@@ -113,14 +116,14 @@ def redownload(found: MemoryRow) -> None:
     forget(found)
 
 
-def counts(found: MemoryRow) -> Counts:
+def counts(found: StoredRow) -> Counts:
     """Return the durable counts of a row."""
     return Counts(
         posts=found.posts, attempts=found.attempts, doubts=found.doubts, losses=found.losses, digest=found.digest
     )
 
 
-def settled(found: MemoryRow) -> Settled:
+def settled(found: StoredRow) -> Settled:
     """Return the outcome of a row."""
     return Settled(
         seq=found.seq,
@@ -135,7 +138,7 @@ def settled(found: MemoryRow) -> Settled:
         completed_at=found.completed_at,
         request_id=found.request_id,
         status_code=found.status_code,
-        body=found.body,
+        body=_whole(found.body),
         cost_usd=found.cost_usd,
         usage=found.usage,
         assets=found.assets,
@@ -143,7 +146,7 @@ def settled(found: MemoryRow) -> Settled:
     )
 
 
-def unclear(found: MemoryRow, reason: str) -> LedgerEntry:
+def unclear(found: StoredRow, reason: str) -> LedgerEntry:
     """Return an entry in doubt about a row."""
     return LedgerEntry(
         row=found.row,
@@ -155,3 +158,22 @@ def unclear(found: MemoryRow, reason: str) -> LedgerEntry:
         max_usd=found.max_usd,
         request_id=found.request_id,
     )
+
+
+def weigh(tally: Tally, found: StoredRow, times: int) -> None:
+    """Add what a row is to the sums (times 1), or take it from them (times -1)."""
+    state = found.state
+    tally.states[state] += times
+    tally.ticks += times * (ticks(found.cost_usd) + found.spent_ticks)
+    if State.PENDING < state < State.SUCCEEDED:
+        tally.on_its_way += times * ticks(found.max_usd)
+    if state is State.SUCCEEDED:
+        tally.used([times * number for number in found.tokens])
+    if state is State.FAILED and found.error is not None:
+        tally.failed(found.error.code.value, times, answered=found.answered)
+    if found.cost_usd is None and (state is State.SUCCEEDED or (state is State.FAILED and found.answered)):
+        tally.untold += times * ticks(found.max_usd)
+
+
+def _whole(body: bytes | LargeBody | None) -> bytes | None:
+    return body if body is None or isinstance(body, bytes) else body.read()
