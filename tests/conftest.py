@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import postgresql
 import pytest
 from hypothesis import settings
 
@@ -73,6 +74,16 @@ class Alone:
         """Run to the end and return the report; raises what the engine raises."""
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             return runner.run(asyncio.wait_for(self.engine.run(), 10_000_000))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL; the tests that need one are skipped, with a word, where there is none."""
+    if why := postgresql.missing():
+        pytest.skip(why)
+    server = postgresql.Given() if postgresql.DSN else postgresql.Server()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from typing import Final
 
 from bulkgrok.checkpoint.ballast import Ballast, Room
 from bulkgrok.checkpoint.spill import Spill
-from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.errors import RunTakenOver, StorageFailed
 from bulkgrok.core.lifecycle import Change, Submit
 from bulkgrok.core.ports import Store
 
@@ -57,6 +57,9 @@ class Rescue:
             StorageFailed: The checkpoint cannot take it now either.
         """
         self._file = _file_at(self._path)
+        place = getattr(self._store, "spill_place", None)
+        if self._spill is None and place is not None:
+            self._spill = Spill(place)
         if self._spill is not None:
             self._spill.recover(self._store)
         if self._ballast is not None:
@@ -76,7 +79,12 @@ class Rescue:
 
     def look(self) -> None:
         """End the run if the disk has too little room. Costs one call of the system while it has enough."""
-        if self.failed is not None or self._ballast is None:
+        if self.failed is not None:
+            return
+        lease = getattr(self._store, "lease", None)
+        if lease is not None and lease.lost:
+            self.failed = self._cause = lease.taken_over()
+        if self._ballast is None:
             return
         if self._file is not None and _file_at(self._path) != self._file:
             self._gone = True
@@ -125,6 +133,8 @@ class Rescue:
             self._apply(changes)
         except ValueError as error:
             return error
+        except RunTakenOver as error:  # what had arrived was handed in; the rest is the other runner's affair
+            self.failed = self._cause = error
         except StorageFailed:
             return self._spilled(changes)
         return self.failed

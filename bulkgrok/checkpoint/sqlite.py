@@ -19,9 +19,10 @@ import apsw
 
 from bulkgrok.checkpoint import migrating
 from bulkgrok.checkpoint.connecting import SEALED, VERSION, connect, connect_read_only, keep_log, marks, sync_folder
+from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import breaks_for_good, damaged, mapped, storage_failed
-from bulkgrok.checkpoint.reading import IDENTITY, Reading
+from bulkgrok.checkpoint.reading import IDENTITY
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
@@ -35,13 +36,17 @@ from bulkgrok.core.model import Position, RunIdentity
 _SQL: Final = load("writes.sql")
 
 
-class SqliteStore(Reading):
+class SqliteStore(FileReading):
     """One run's checkpoint in a file.
 
     Args:
         path: The file; created when it is not there.
         read_only: Only look at it, as it stood when it was opened.
     """
+
+    #: One runner a file: a lock on it sees to that.
+    lease: Final = None
+    unclear_s: Final = 0.0
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         super().__init__(path)
@@ -55,6 +60,14 @@ class SqliteStore(Reading):
         self._at_rest: tuple[int, ...] | None = None
         self._writing: Writing | None = None
         self._broken: StorageFailed | None = None
+
+    @property
+    def spill_place(self) -> Path | None:
+        """The file: what it could not take goes beside it."""
+        return self.path
+
+    def retire(self) -> None:
+        """Do nothing: whoever replaces a run removes its file."""
 
     @property
     def outdated(self) -> bool:

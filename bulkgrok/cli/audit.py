@@ -62,7 +62,7 @@ def audit(run: str, *, as_json: bool, as_csv: bool) -> int:
         raise UsageError(msg)
     found = find_run(run)
     with reading(found) as store:
-        account = collect(store, running=found.pid is not None)
+        account = collect(store, running=found.running)
         identity = store.identity()
     if as_csv:
         write_out(table(account))

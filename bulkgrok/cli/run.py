@@ -87,7 +87,7 @@ def execute(config: RunConfig) -> int:
     from bulkgrok.telemetry.progress import make_display  # noqa: PLC0415 - as above
     from bulkgrok.telemetry.redaction import Redaction  # noqa: PLC0415 - as above
 
-    redact = Redaction([config.api_key] if not config.simulate else [])
+    redact = Redaction(config.secrets)
     for warning in config.warnings:
         say(f"note: {printable(warning)}")
     if config.preview is not None:

@@ -32,7 +32,7 @@ def status(run: str, *, as_json: bool, watch: bool) -> int:
         if watch and not as_json and sys.stdout is not None and sys.stdout.isatty():
             text = f"\x1b[H\x1b[2J{text}"
         write_out(text)
-        if not watch or found.pid is None:
+        if not watch or not found.running:
             return 0
         time.sleep(WATCH_S)
 
@@ -61,7 +61,7 @@ def _text(found: FoundRun) -> str:
     note = printable((found.live or {}).get("note") or "", limit=300)
     why, hint = _why(ended, stopped)
     template = identity is not None and identity.settings.get("prompt") is not None
-    after = "" if found.pid is not None else _next(report, hint, template=template)
+    after = "" if found.running else _next(report, hint, template=template)
     return "\n".join(part for part in (head, note, why, aligned(lines), after) if part)
 
 
@@ -93,6 +93,8 @@ def _runner(found: FoundRun, facts: Mapping[str, Any]) -> str:
     if found.pid is not None:
         state = (found.live or {}).get("state", "silent: it has not written its status for a while")
         return f"a runner is alive (pid {found.pid}, {printable(state, limit=60)})"
+    if found.owner is not None:
+        return f"a runner is alive ({printable(found.owner, limit=200)})"
     code = facts["exit_code"]
     return "no runner" if code is None else f"no runner; the last one ended with exit code {code}"
 

@@ -83,7 +83,10 @@ FLAGS: Final[tuple[Flag, ...]] = (
           "a folder is parquet.", metavar="jsonl|parquet"),
     _flag("run-dir", parsing.path, PLACES, "Where checkpoint and log are kept. Default: beside the output.",
           metavar="PATH"),
-    _flag("checkpoint", parsing.path, PLACES, "Default: checkpoint.db in the run directory.", metavar="PATH"),
+    _flag("checkpoint", parsing.checkpoint, PLACES, "A file, or a PostgreSQL database that several machines reach. "
+          "Default: checkpoint.db in the run directory.", metavar="PATH|postgresql://…"),
+    _flag("run-id", parsing.run_id, PLACES, "Names the run in a shared checkpoint. Default: the output's path.",
+          metavar="NAME"),
     _flag("media-dir", parsing.path, PLACES, "Where videos are downloaded to. Default: beside the output.",
           metavar="PATH"),
     _flag("no-download", parsing.switch, PLACES, "Keep the addresses of videos, download none.",

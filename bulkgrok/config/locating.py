@@ -53,7 +53,7 @@ def places(config: RunConfig) -> Places:
         output = beside / f"{base}.results.{output_format}"
     run_dir = config.run_dir or beside / f"{base}{RUN_SUFFIX}"
     found = Places(
-        run_id=str(output),
+        run_id=config.run_id or str(output),
         output=output,
         folder=folder,
         output_format=output_format,
@@ -122,7 +122,7 @@ def _refuse_collisions(config: RunConfig, found: Places) -> None:
     written = {
         "output": found.output,
         "errors file": found.errors,
-        "checkpoint": found.checkpoint,
+        **({"checkpoint": found.checkpoint} if isinstance(found.checkpoint, Path) else {}),
         "folder of media": found.media_dir,
         "run directory": found.run_dir,
     }

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from bulkgrok.core.databaseurl import DatabaseUrl, is_database
+
 Parser = Callable[[object], object]
 
+MAX_RUN_ID: Final = 1_000
 MAX_DURATION_S: Final = 366 * 86_400.0
 MAX_USD: Final = 1e8
 MAX_TEMPLATE_BYTES: Final = 4 << 20
@@ -185,6 +188,27 @@ def path(value: object) -> Path:
     if raw.startswith("~/"):
         raw = str(Path(raw).expanduser())
     return Path(os.path.abspath(raw))  # noqa: PTH100 - resolve() would follow links and rename the run
+
+
+def checkpoint(value: object) -> Path | DatabaseUrl:
+    """Return the place of a checkpoint: a local path, or a database that several machines reach."""
+    if isinstance(value, DatabaseUrl):
+        return value
+    if isinstance(value, str) and is_database(value):
+        return DatabaseUrl(value)
+    if isinstance(value, str) and (match := _URI.match(value)):
+        msg = f"must be a file on a local disk or postgresql://…, and is {match[1].lower()}://"
+        raise ValueError(msg)
+    return path(value)
+
+
+def run_id(value: object) -> str:
+    """Return the name of a run: a line of text."""
+    name = text(value)
+    if not name.isprintable() or len(name) > MAX_RUN_ID:
+        msg = f"must be one line of at most {MAX_RUN_ID:,} characters, not {_shown(value)}"
+        raise ValueError(msg)
+    return name
 
 
 def existing_file(value: object) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulkgrok.core.databaseurl import DatabaseUrl
 from bulkgrok.core.secret import Secret
 
 DEFAULT_BASE_URL = "https://api.x.ai/v1"
@@ -28,7 +29,9 @@ class RunConfig:
     """Whether the output was written with a trailing slash; an existing directory is a folder either way."""
     output_format: str | None = None
     run_dir: Path | None = None
-    checkpoint: Path | None = None
+    checkpoint: Path | DatabaseUrl | None = None
+    run_id: str | None = None
+    """The run's name in a shared checkpoint."""
     media_dir: Path | None = None
     download: bool = True
 
@@ -82,13 +85,19 @@ class RunConfig:
     warnings: tuple[str, ...] = ()
     """What was noticed while reading all this and stops nothing, for the user's eyes."""
 
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What nobody may read anywhere."""
+        key = () if self.simulate else (self.api_key,)
+        return key + (self.checkpoint.secrets if isinstance(self.checkpoint, DatabaseUrl) else ())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
     """Where the files of one run lie."""
 
     run_id: str
-    """The output's absolute path."""
+    """The name that was given, or the output's absolute path."""
     output: Path
     """The results file, or the folder of parts."""
     folder: bool
@@ -99,4 +108,5 @@ class Places:
     asset_base: Path
     """The folder that asset paths in the output are relative to."""
     run_dir: Path
-    checkpoint: Path
+    """With a shared checkpoint it holds nothing that a run needs to go on."""
+    checkpoint: Path | DatabaseUrl

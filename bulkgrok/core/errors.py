@@ -11,6 +11,7 @@
     |   |- StoppedByApi (5)              key, permission, credit, or the first rows all rejected alike
     |   |- ApiUnavailable (7)            an outage longer than `--max-outage`
     |   `- StorageFailed (8)             checkpoint or output could not be written
+    |       `- RunTakenOver (6)          because the checkpoint belongs to another runner by now
     |- stops one row
     |   `- InvalidRow                    never leaves the stage that meets it: it becomes a BadRow
     `- of the small client
@@ -18,7 +19,7 @@
         `- DeferredTimeout               also a TimeoutError; carries `request_id`: the result can still be redeemed
 
 What stops nothing (a refusal, a dropped connection) is no exception but a value: see `verdict`.
-aiohttp's, SQLite's and pyarrow's exceptions are mapped to these at their seam and never travel further.
+aiohttp's, SQLite's, PostgreSQL's and pyarrow's exceptions are mapped to these at their seam and never travel further.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ class StorageFailed(BulkgrokError):
     """The checkpoint or an output could not be written. What was durable stays durable."""
 
     exit_code = 8
+
+
+class RunTakenOver(StorageFailed):
+    """Another runner owns the checkpoint by now: nothing more may be sent or written."""
+
+    exit_code = 6
 
 
 class InvalidRow(BulkgrokError):

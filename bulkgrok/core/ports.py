@@ -7,8 +7,10 @@ tests/contract that runs over all its implementations.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from bulkgrok.core.errors import RunTakenOver
 from bulkgrok.core.lifecycle import Change
 from bulkgrok.core.model import (
     BadRow,
@@ -324,6 +326,21 @@ class RunFacts(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """What tells a runner, without asking anybody, whether a run is certainly still its own. For any thread."""
+
+    lost: bool
+    """Whether another runner has taken the run over: nothing may be sent or written any more."""
+
+    def holds(self) -> bool:
+        """Tell whether a request may leave, or an output be written, at this moment."""
+        ...
+
+    def taken_over(self) -> RunTakenOver:
+        """Word the end of a runner that lost its run."""
+        ...
+
+
 class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
     """One run's checkpoint. Opened by its constructor's caller, used from one thread at a time."""
 
@@ -339,6 +356,25 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
             StorageFailed: It cannot be opened or is damaged.
             RunMismatch: It was written by a newer version.
         """
+        ...
+
+    @property
+    def lease(self) -> Lease | None:
+        """What tells whether the run is still ours, once it is open; None where a lock on a file does."""
+        ...
+
+    @property
+    def unclear_s(self) -> float:
+        """For how long after the opening an earlier runner may still hand in an answer that it had in hand."""
+        ...
+
+    @property
+    def spill_place(self) -> Path | None:
+        """What the place for changes that it could not take is named after, once it is open; None for no such place."""
+        ...
+
+    def retire(self) -> None:
+        """Make room for a new run of this name: this one was simulated. A file is removed by whoever asks for it."""
         ...
 
     def wind_up(self) -> None:

@@ -74,6 +74,7 @@ class Wanted:
             key_hash=self.key_hash(salt),
             simulated=self.config.simulate,
             created_at=self.at,
+            extra={"output": str(self.places.output)} if self.config.run_id else {},
         )
 
 
@@ -120,6 +121,7 @@ def compare(store: Store, wanted: Wanted) -> bool:
     found = store.identity()
     if found is None:
         return False
+    _same_run(found, wanted)
     _same_input(found, wanted)
     differences = [
         _NAMES.get(name, name) for name, value in wanted.settings.items() if found.settings.get(name) != value
@@ -146,6 +148,13 @@ def compare(store: Store, wanted: Wanted) -> bool:
 
 def _same_key(found: RunIdentity, wanted: Wanted) -> bool:
     return hmac.compare_digest(found.key_hash, wanted.key_hash(found.key_salt))
+
+
+def _same_run(found: RunIdentity, wanted: Wanted) -> None:
+    named = wanted.config.run_id
+    if named is not None and named != found.run_id:
+        msg = f"This checkpoint holds the run {printable(found.run_id)}, not {printable(named)}. Nothing was sent."
+        raise RunMismatch(msg, hint="Leave --run-id away or give that one, or start afresh with -o OTHER.jsonl")
 
 
 def _same_input(found: RunIdentity, wanted: Wanted) -> None:

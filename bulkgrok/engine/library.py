@@ -86,7 +86,7 @@ async def _run(config: RunConfig) -> Report:
 
 
 def _log(config: RunConfig) -> EventLog:
-    redact = Redaction([config.api_key] if not config.simulate else [])
+    redact = Redaction(config.secrets)
     return EventLog(
         config.log_file or places(config).run_dir / "log.jsonl",
         level=config.log_level,

@@ -26,19 +26,19 @@ class RunLock:
 
     Args:
         run_dir: The run directory.
-        checkpoint: The checkpoint's file; its folder must be there.
+        checkpoint: The checkpoint's file; its folder must be there. None for one in a database, which has its own lock.
 
     Raises:
         RunLocked: Another runner holds one.
         StorageFailed: A place cannot be written or locked.
     """
 
-    def __init__(self, run_dir: Path, checkpoint: Path) -> None:
+    def __init__(self, run_dir: Path, checkpoint: Path | None) -> None:
         self._held: list[int] = []
         try:
             self._sign(self._take(run_dir / LOCK_NAME, _FILE, of=run_dir))
             self._take(run_dir, _FOLDER, of=run_dir)
-            if checkpoint.parent != run_dir:
+            if checkpoint is not None and checkpoint.parent != run_dir:
                 self._take(checkpoint.with_name(checkpoint.name + "-lock"), _FILE, of=checkpoint)
         except BaseException:
             self.release()

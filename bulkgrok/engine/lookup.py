@@ -9,16 +9,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from urllib.parse import unquote
 
+from bulkgrok.checkpoint import list_runs
 from bulkgrok.config import RunConfig, find_run_dirs, places
+from bulkgrok.core.databaseurl import DatabaseUrl, is_database, split_run
 from bulkgrok.core.errors import BulkgrokError, UsageError
 from bulkgrok.core.model import Limits
 from bulkgrok.telemetry.wording import printable
@@ -33,6 +37,8 @@ CHECKPOINT: Final = "checkpoint.db"
 STATUS_BYTES: Final = 1 << 20
 #: n run directories around a path that are asked whether it is theirs.
 SEARCHED: Final = 200
+#: n runs of a database that are named when one must be chosen.
+LISTED: Final = 50
 
 
 #: What is used of a status file, and of which type it is.
@@ -40,19 +46,31 @@ PROGRESS: Final[Mapping[str, type]] = {
     "state": str, "note": str, "started_at": float,
     "succeeded": int, "failed": int, "done_before": int, "in_flight": int,
 }  # fmt: skip
-REPORT: Final[Mapping[str, type]] = {"exit_code": int, "rows": int, "output": str, "errors": str, "duration_s": float}
+REPORT: Final[Mapping[str, type]] = {
+    "exit_code": int, "rows": int, "output": str, "errors": str, "run_dir": str, "duration_s": float,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundRun:
-    """A run on disk."""
+    """A run: on this disk, or in a database."""
 
-    run_dir: Path
-    checkpoint: Path
+    run_dir: Path | None
+    """None where only the database is known."""
+    checkpoint: Path | DatabaseUrl
+    run_id: str = ""
+    """Its name in a database."""
     status: Mapping[str, Any]
     """What the runner last said; empty when it never did."""
     pid: int | None
-    """The runner's process where it is alive, else None."""
+    """The runner's process where it is alive on this machine, else None."""
+    owner: str | None = None
+    """Who the database says is at work on it, wherever that is; None for nobody."""
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody is at work on it."""
+        return self.pid is not None or self.owner is not None
 
     @property
     def live(self) -> Mapping[str, Any] | None:
@@ -63,7 +81,7 @@ class FoundRun:
     @property
     def report(self) -> Mapping[str, Any]:
         """The summary of the run's last end, empty when it never came to one."""
-        return (_typed(self.status.get("report"), REPORT) or {}) if self.pid is None else {}
+        return {} if self.running else (_typed(self.status.get("report"), REPORT) or {})
 
 
 def find_run(run: str) -> FoundRun:
@@ -71,10 +89,13 @@ def find_run(run: str) -> FoundRun:
 
     Raises:
         UsageError: There is no run there.
+        StorageFailed: The database that it is in cannot be reached.
     """
+    if is_database(run):
+        return _in_database(run)
     if "://" in run:
-        msg = f"{run.partition('://')[0]}:// is an address; runs in a shared checkpoint arrive with a later version."
-        raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
+        msg = f"{run.partition('://')[0]}:// is no address of a checkpoint."
+        raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, the output, or postgresql://…#RUN.")
     path = Path(os.path.abspath(run))  # noqa: PTH100 - as the run itself names its files
     try:
         found = _by_name(path)
@@ -91,6 +112,29 @@ def find_run(run: str) -> FoundRun:
         msg = f"There is no run at {printable(path)}: no checkpoint in it, beside it, or named after it."
         raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, or the output.")
     return found
+
+
+def _in_database(run: str) -> FoundRun:
+    """Return the run that an address names, or the only one that a database holds."""
+    try:
+        url, run_id = split_run(run)
+    except ValueError as error:
+        msg = f"RUN {error}."
+        raise UsageError(
+            msg, hint="postgresql://user@host/database#RUN, the password in PGPASSWORD or ~/.pgpass"
+        ) from None
+    names = dict(list_runs(url))
+    if run_id is not None and run_id not in names and unquote(run_id) in names:
+        run_id = unquote(run_id)
+    if run_id is None and len(names) == 1:
+        run_id = next(iter(names))
+    if run_id is None or run_id not in names:
+        what = f"There is no run {printable(run_id)} in {url}" if run_id else f"{url} holds {len(names)} runs"
+        shown = "".join(f"\n  {printable(name, limit=4096)}" for name in islice(names, LISTED))
+        more = f"\n  and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        msg = f"{what}{':' if shown else '.'}{shown}{more}"
+        raise UsageError(msg, hint=f"Name one of them: {shlex.quote(f'{url}#RUN')}")
+    return FoundRun(run_dir=None, checkpoint=url, run_id=run_id, status={}, pid=None, owner=names[run_id])
 
 
 def _by_name(path: Path) -> FoundRun | None:
@@ -148,9 +192,22 @@ def _is_sqlite(path: Path) -> bool:
 def _found(run_dir: Path, checkpoint: Path) -> FoundRun:
     status = _read_status(run_dir / "status.json")
     named = status.get("checkpoint")
+    if isinstance(named, str) and is_database(named) and not checkpoint.is_file():
+        return _of_status(run_dir, named, status)
     if not checkpoint.is_file() and isinstance(named, str) and Path(named).is_file():
         checkpoint = Path(named)
     return FoundRun(run_dir=run_dir, checkpoint=checkpoint, status=status, pid=_runner(run_dir, status))
+
+
+def _of_status(run_dir: Path, address: str, status: Mapping[str, Any]) -> FoundRun:
+    """Return the run in a database that a run directory belongs to."""
+    try:
+        found = _in_database(f"{address}#{status.get('run_id', '')}")
+    except UsageError as error:
+        error.message = f"{run_dir} belongs to a run in a database. {error.message}"
+        error.args = (error.message,)
+        raise
+    return replace(found, run_dir=run_dir, status=status, pid=_runner(run_dir, status))
 
 
 def _read_status(file: Path) -> Mapping[str, Any]:
@@ -230,10 +287,10 @@ def reading(found: FoundRun) -> Iterator[Store]:
     """
     from bulkgrok.checkpoint import read_store  # noqa: PLC0415 - help must not wait for it
 
-    if not found.checkpoint.is_file():
+    if isinstance(found.checkpoint, Path) and not found.checkpoint.is_file():
         msg = f"The checkpoint {found.checkpoint} is not there."
         raise UsageError(msg, hint="If --checkpoint named another place, name that file.")
-    store = read_store(found.checkpoint)
+    store = read_store(found.checkpoint, run_id=found.run_id)
     try:
         yield store
     finally:
@@ -247,11 +304,12 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
     rows = covered(report, store)
     outstanding = totals.accepted + totals.redeemed
     pending = None if rows is None else max(rows - totals.succeeded - totals.failed - outstanding, 0)
-    doubts = 0 if found.pid is not None else len(store.pending_doubts())
+    doubts = 0 if found.running else len(store.pending_doubts())
     identity = store.identity()
-    output = identity.run_id if identity is not None else str(report.get("output", ""))
+    run_id = identity.run_id if identity is not None else str(report.get("output", ""))
+    output = str((identity.extra.get("output") if identity is not None else None) or run_id)
     return {
-        "run_id": output,
+        "run_id": run_id,
         "rows": rows,
         "succeeded": totals.succeeded,
         "failed": totals.failed,
@@ -264,9 +322,9 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
         "tokens": dict(totals.tokens),
         "output": report.get("output", output),
         "errors": report.get("errors") or _errors_of(output),
-        "run_dir": str(found.run_dir),
+        "run_dir": str(found.run_dir or report.get("run_dir", "")),
         "duration_s": _duration(found, report),
-        "exit_code": _exit_code(report, pending, outstanding, totals.failed) if found.pid is None else None,
+        "exit_code": _exit_code(report, pending, outstanding, totals.failed) if not found.running else None,
     }
 
 
@@ -281,7 +339,7 @@ def last_end(found: FoundRun, store: Store) -> Mapping[str, Any]:
     """Return the report of the last start, or nothing while it goes on or when it never came to an end."""
     if found.status:
         return found.report
-    return (_typed(store.recall("report"), REPORT) or {}) if found.pid is None else {}
+    return {} if found.running else (_typed(store.recall("report"), REPORT) or {})
 
 
 def covered(report: Mapping[str, Any], store: Store) -> int | None:

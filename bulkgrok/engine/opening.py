@@ -111,13 +111,13 @@ class Opening:
         """
         openfiles.verify(self._config)
         found = self._places
-        new = not found.checkpoint.exists()
+        new = isinstance(found.checkpoint, Path) and not found.checkpoint.exists()
         if self._rows is None and self._config.input != "-":
             await self._offload(self._look_at_input)
         if new:
             self._check_outputs(None)
         await self._offload(self._make_run_dir)
-        lock = RunLock(found.run_dir, found.checkpoint)
+        lock = RunLock(found.run_dir, found.checkpoint if isinstance(found.checkpoint, Path) else None)
         self._stack.callback(lock.release)
         source, fingerprint = await self._find_input()
         wanted = Wanted(
@@ -204,14 +204,16 @@ class Opening:
 
     def _make_run_dir(self) -> None:
         make_private(self._places.run_dir, flag="--run-dir")
-        if self._places.checkpoint.parent != self._places.run_dir:
-            make_private(self._places.checkpoint.parent, flag="--checkpoint")
+        checkpoint = self._places.checkpoint
+        if isinstance(checkpoint, Path) and checkpoint.parent != self._places.run_dir:
+            make_private(checkpoint.parent, flag="--checkpoint")
 
     async def _open_checkpoint(self, wanted: Wanted) -> tuple[Store, Committer]:
         await self._offload(self._refuse_before_upgrade, wanted)
         store, committer = await self._start()
         if await committer.call(is_replaced, store, wanted):
             assets = await committer.call(self._asset_paths, store)
+            await committer.call(store.retire)
             await committer.close()
             self._say(f"The simulated run in {self._places.run_dir} held nothing paid; this run replaces it.")
             await self._offload(self._remove_simulated, assets)
@@ -222,17 +224,19 @@ class Opening:
         return store, committer
 
     async def _start(self) -> tuple[Store, Committer]:
-        store = open_store(self._places.checkpoint)
+        found = self._places
+        store = open_store(found.checkpoint, run_id=found.run_id, scratch=found.run_dir)
         committer = self._outside.committer(store)
         await committer.start()
         return store, committer
 
     def _refuse_before_upgrade(self, wanted: Wanted) -> None:
         """Leave a checkpoint of an older version as it is where the run would be refused after it was brought up."""
-        if not self._places.checkpoint.is_file():
+        checkpoint = self._places.checkpoint
+        if not isinstance(checkpoint, Path) or not checkpoint.is_file():
             return
         try:
-            older = read_store(self._places.checkpoint)
+            older = read_store(checkpoint)
         except (BulkgrokError, OSError):  # whoever opens it to write tells of it
             return
         try:
@@ -283,12 +287,13 @@ class Opening:
 
     def _remove_simulated(self, assets: list[Path]) -> None:
         found = self._places
-        run_dir = found.run_dir
-        name = found.checkpoint.name
-        doomed = [found.checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark")]
-        doomed += [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
+        run_dir, checkpoint = found.run_dir, found.checkpoint
+        doomed = [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
         doomed += (run_dir / REPLIES).glob("*")
-        doomed += found.checkpoint.parent.glob(f"{glob.escape(name)}.v*.backup*")
+        if isinstance(checkpoint, Path):
+            name = checkpoint.name
+            doomed += (checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark"))
+            doomed += checkpoint.parent.glob(f"{glob.escape(name)}.v*.backup*")
         if found.folder and found.output.is_dir():
             doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]
         elif not found.folder:

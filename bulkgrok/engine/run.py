@@ -316,8 +316,7 @@ class Engine:
 
     def _write_status(self, report: Report | None) -> None:
         write_status(
-            self._places.run_dir,
-            checkpoint=self._places.checkpoint,
+            self._places,
             progress=self.progress,
             report=report,
             at=self._clock.wall(),

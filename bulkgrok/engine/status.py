@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from pathlib import Path
 from typing import Final
 
 import orjson
 
+from bulkgrok.config import Places
 from bulkgrok.core.model import Progress, Report
 
 STATUS_NAME: Final = "status.json"
 
 
-def write_status(run_dir: Path, *, checkpoint: Path, progress: Progress, report: Report | None, at: float) -> None:
+def write_status(places: Places, *, progress: Progress, report: Report | None, at: float) -> None:
     """Replace status.json. A disk that refuses it stops nothing: it is a courtesy, the checkpoint is the truth."""
+    run_dir = places.run_dir
     value = {
         "pid": os.getpid(),
         "state": progress.state,
         "updated_at": at,
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(places.checkpoint),
+        "run_id": places.run_id,
         "progress": dataclasses.asdict(progress),
         "report": report.as_json() if report is not None else None,
     }

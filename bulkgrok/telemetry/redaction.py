@@ -17,7 +17,14 @@ _PATTERNS: Final = (
     (re.compile(r"xai-[A-Za-z0-9_-]{20,}"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"'\\,;]+"), rf"\1 {HIDDEN}"),
     (re.compile(r"(?i)(authorization\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!bearer\b|basic\b)[^\s\"'\\,;}]+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}+://)[^/\s\"'@]{1,1000}+@"), rf"\1{HIDDEN}@"),
+    # The user's name alone in a database's address is no secret, and is typed again.
+    (
+        re.compile(
+            r"(?i)\b([a-z][a-z0-9+.-]{0,20}+://)(?!(?:(?<=postgresql://)|(?<=postgres://))[^/\s\"'@:]{1,100}@)"
+            r"[^/\s\"'@]{1,1000}+@"
+        ),
+        rf"\1{HIDDEN}@",
+    ),
     (re.compile(r"(?i)\b(https?://[^\s\"'?#<>\\]{1,4000}+)\?[^\s\"'<>\\]+"), rf"\1?{HIDDEN}"),
 )
 #: A cheap test: text with none of these needs no pattern.

@@ -1,5 +1,6 @@
 """What every checkpoint promises, over all of them, parametrized from the registry; the fake is held to it too."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -10,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from postgresql import abandon, wait_until
 
 from bulkgrok.checkpoint import STORES, open_store, read_store
 from bulkgrok.checkpoint.memory import MemoryStore
 from bulkgrok.core import failpoints
+from bulkgrok.core.databaseurl import DatabaseUrl
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import (
     ARCS,
@@ -92,12 +95,40 @@ class MemoryPlace:
     crash = reopen
 
 
-PLACES = {"memory": MemoryPlace} | {scheme or "sqlite": FilePlace for scheme in STORES if not scheme}
+class DatabasePlace:
+    """A run in a real database. A crash is what a killed process leaves: its connections end without a word."""
+
+    def __init__(self, server):
+        self.server = server
+        self.run_id = f"run {next(NUMBERS)} {ODD}"
+        self.store = self.new()
+
+    def new(self):
+        store = open_store(DatabaseUrl(self.server.url()), run_id=self.run_id)
+        store.open()
+        return store
+
+    def reopen(self):
+        self.store.close()
+        self.store = self.new()
+
+    def crash(self):
+        abandon(self.store)
+        assert wait_until(lambda: not self.server.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
+        self.store = self.new()
+
+
+NUMBERS = itertools.count()
+#: postgres:// is another way to write postgresql://
+PLACES = {"memory": MemoryPlace} | {
+    scheme or "sqlite": DatabasePlace if scheme else FilePlace for scheme in STORES if scheme != "postgres"
+}
 
 
 @pytest.fixture(params=sorted(PLACES))
 def place(request, tmp_path):
-    found = PLACES[request.param](tmp_path)
+    made = PLACES[request.param]
+    found = made(request.getfixturevalue("postgres") if made is DatabasePlace else tmp_path)
     yield found
     found.store.close()
 
@@ -780,7 +811,7 @@ KILLED = """
     from pathlib import Path
     from bulkgrok.checkpoint import open_store
     from bulkgrok.core import failpoints
-    sys.path.insert(0, sys.argv[2])
+    sys.path[:0] = sys.argv[2], os.path.join(sys.argv[2], "..", "services")
     from test_store_contract import submit, redeem, succeed
     store = open_store(Path(sys.argv[1]))
     store.open()

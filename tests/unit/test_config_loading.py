@@ -110,7 +110,8 @@ def test_a_missing_config_file_is_a_usage_error(tmp_path):
         ("timeout", "0"), ("timeout", "-5"), ("timeout", "1d"), ("timeout", "inf"), ("poll_interval", "0s"),
         ("mode", "batch"), ("kind", "image"), ("progress", "loud"), ("log_level", "trace"),
         ("on_lost", "ignore"), ("output_format", "csv"), ("output", "s3://b/k"), ("output", ""), ("output", "a\0b"),
-        ("checkpoint", "postgresql://h/d"), ("ca_file", "/nowhere.pem"), ("prices", "/nowhere.toml"),
+        ("checkpoint", "mysql://h/d"), ("checkpoint", "postgresql://h/d#run"), ("run_id", ""), ("run_id", "a\nb"),
+        ("ca_file", "/nowhere.pem"), ("prices", "/nowhere.toml"),
         ("proxy", "socks5://h"), ("param", ("novalue",)), ("param", ("=1",)), ("prompt", "@/nowhere"), ("prompt", ""),
         ("model", " "), ("model", "\ud800"),
     ],
@@ -252,7 +253,7 @@ def test_every_flag_sets_a_field_that_exists():
 
 def test_flags_of_later_issues_do_not_exist():
     names = {flag.name for flag in FLAGS}
-    assert not names & {"webhook-url", "webhook-listen", "run-id", "api-key"}
+    assert not names & {"webhook-url", "webhook-listen", "api-key"}
 
 
 def test_everything_exported_is_there():

@@ -160,10 +160,10 @@ def test_names_with_odd_characters_are_paths_like_others(tmp_path):
     assert path.stat().st_size > 0
 
 
-def test_there_are_no_stores_at_addresses_yet():
-    with pytest.raises(UsageError, match="postgresql"):
-        open_store("postgresql://host/db")
-    assert set(STORES) == {""}
+def test_there_are_no_stores_at_other_addresses():
+    with pytest.raises(UsageError, match="mysql"):
+        open_store("mysql://host/db")
+    assert set(STORES) == {"", "postgresql", "postgres"}
 
 
 def test_loading_the_package_loads_no_database():
