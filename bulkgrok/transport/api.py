@@ -30,8 +30,6 @@ from bulkgrok.transport.spilling import Spills
 
 _GET_IDLE_S: Final = 120.0
 _GET_TOTAL_S: Final = 3_600.0
-#: A server that closes idle connections must not meet a POST on its way: it would be in doubt.
-_KEEP_ALIVE_S: Final = 5.0
 _DNS_S: Final = 60
 _PROBES: Final = 4
 
@@ -158,7 +156,6 @@ class AiohttpTransport:
     def _opened(self) -> Origin:
         connector = aiohttp.TCPConnector(
             limit=self._concurrency + _PROBES,
-            keepalive_timeout=_KEEP_ALIVE_S,
             ttl_dns_cache=_DNS_S,
             ssl=self._tls,
             resolver=ThreadedResolver(),

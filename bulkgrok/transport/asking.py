@@ -9,6 +9,7 @@ variable but its Secret.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, cast
 
@@ -26,25 +27,29 @@ from bulkgrok.transport.receiving import Receiver, receive_with
 from bulkgrok.transport.sending import Body
 
 _CONNECT_S: Final = 30.0
+#: A server that closes idle connections must not meet a POST on its way: it would be in doubt.
+_KEEP_ALIVE_S: Final = 5.0
 
 
 class Response:
     """A reply as far as its head; its body comes through `content`. Close it in any case."""
 
-    __slots__ = ("_connection", "_writing", "content", "headers", "status")
+    __slots__ = ("_connection", "_idle", "_writing", "content", "headers", "status")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - made once a request: names would cost
         self,
         status: int,
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
         connection: Connection,
+        idle: _Idle,
         writing: asyncio.Task[None] | None,
     ) -> None:
         self.status = status
         self.headers = headers
         self.content = content
         self._connection: Connection | None = connection
+        self._idle = idle
         self._writing = writing
 
     @property
@@ -56,8 +61,51 @@ class Response:
     def close(self) -> None:
         """Give the connection back, or end it if there is more to come, or to be written. Harmless when repeated."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            _let_go(connection, self._writing)
+        if connection is None:
+            return
+        if self._writing is None or self._writing.done():
+            self._idle.keep(connection)
+        else:
+            self._writing.cancel()
+            connection.close()
+
+
+class _Idle:
+    """Connections that wait for the next request, the one used last in front.
+
+    To the connector they are in use: giving them back and asking for them again took it as long as the rest of a
+    request.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._kept: list[tuple[Connection, float]] = []
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection whose reply was read, or end it if it cannot be used again."""
+        protocol = connection.protocol
+        if protocol is None or protocol.should_close or not protocol.is_connected():
+            connection.close()
+        else:
+            self._kept.append((connection, self._clock()))
+
+    def take(self) -> Connection | None:
+        """Return one that was used lately."""
+        while self._kept:
+            connection, since = self._kept.pop()
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and self._clock() - since <= _KEEP_ALIVE_S:
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self) -> None:
+        """Give all to the connector, which awaits their ends."""
+        while self._kept:
+            self._kept.pop()[0].release()
 
 
 class Origin:
@@ -74,6 +122,7 @@ class Origin:
         loop = asyncio.get_running_loop()
         receive_with(connector, loop)
         self._connector = connector
+        self._idle = _Idle(loop.time)
         self._key = key
         self._base = base
         # Says to the connector where to; never sent.
@@ -86,6 +135,7 @@ class Origin:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._idle.give_back()
         await self._connector.close()
 
     async def ask(self, path: str, body: Body | None, wait: Wait) -> Response:
@@ -95,7 +145,9 @@ class Origin:
             OSError, aiohttp.ClientError: See `failures`. Those in UNCONNECTED: not a byte was written.
         """
         first = _first_line("GET" if body is None else "POST", self._base, path, absolute=self._absolute)
-        connection = await self._connector.connect(self._to, [], _connecting(wait.timeout_s))
+        connection = self._idle.take()
+        if connection is None:
+            connection = await self._connector.connect(self._to, [], _connecting(wait.timeout_s))
         writing = None
         try:
             writing = self._write(connection, first, body, wait)
@@ -107,7 +159,7 @@ class Origin:
             if isinstance(error, HttpProcessingError):
                 raise NoHttp(error.message) from None
             raise
-        return Response(message.code, message.headers, content, connection, writing)
+        return Response(message.code, message.headers, content, connection, self._idle, writing)
 
     def _write(self, connection: Connection, first: bytes, body: Body | None, wait: Wait) -> asyncio.Task[None] | None:
         """Write a request; return what writes the rest of it, where that is large."""
@@ -132,14 +184,6 @@ class Origin:
         proxied = self._to.headers.get("Proxy-Authorization") if self._absolute else None
         login = b"" if proxied is None else f"Proxy-Authorization: {proxied}\r\n".encode()
         return b"%b%bAuthorization: Bearer %b\r\n%b" % (first, self._common, self._key.reveal().encode(), login)
-
-
-def _let_go(connection: Connection, writing: asyncio.Task[None] | None) -> None:
-    if writing is None or writing.done():
-        connection.release()
-    else:
-        writing.cancel()
-        connection.close()
 
 
 @lru_cache(maxsize=64)

@@ -56,7 +56,8 @@ class Wait:
 
     def heard(self) -> None:
         """Note that a byte went or came: silence begins now."""
-        self._heard_at = self._clock()
+        if self._idle_s is not None:
+            self._heard_at = self._clock()
 
     def hold(self) -> None:
         """Note that it is us who keep the server waiting: no silence is counted until the next byte."""

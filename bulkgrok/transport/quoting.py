@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from bulkgrok.core.model import Reply
@@ -19,17 +20,18 @@ _PAID_FOR: Final = (b'"choices"', b'"url"')
 
 def quoted(reply: Reply, key: Secret) -> Reply:
     """Return a reply without the key where that is repeated."""
-    words = f"{reply.content_type} {reply.request_id}"
+    request_id = reply.request_id and key.hide(reply.request_id)
+    content_type = _hidden(key, reply.content_type)
     answers = 200 <= reply.status < 300 and any(name in reply.body for name in _PAID_FOR)
     body = reply.body if answers else _without(reply.body, key)
-    if body is reply.body and key.hide(words) == words:
+    if (body, content_type, request_id) == (reply.body, reply.content_type, reply.request_id):
         return reply
-    return replace(
-        reply,
-        body=body,
-        content_type=key.hide(reply.content_type),
-        request_id=None if reply.request_id is None else key.hide(reply.request_id),
-    )
+    return replace(reply, body=body, content_type=content_type, request_id=request_id)
+
+
+@lru_cache(maxsize=64)  # all replies have the same few
+def _hidden(key: Secret, words: str) -> str:
+    return key.hide(words)
 
 
 def _without(body: bytes, key: Secret) -> bytes:

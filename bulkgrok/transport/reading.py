@@ -118,6 +118,11 @@ class Incoming:
         """Read on until the body ends, breaks or is larger than `limit`."""
         content = self.content
         try:
+            if content.is_eof() and self.size <= limit and not self.ended:  # nearly always all came at once
+                self.blocks.append(block := content.read_nowait())
+                self.size += len(block)
+                self.ended = True
+                self.wait.heard()
             while self.size <= limit and not self.ended and not self.broken:
                 block = await content.readany()
                 self.wait.heard()

@@ -65,6 +65,11 @@ class Receiver(ResponseHandler):
             self._poll = poll.poll
         return bool(self._poll(0))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
+        """Read on, where reading was paused: the library asks for it with every block that is taken."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         """Take bytes that arrived."""
         if len(data) <= _PIECE_BYTES:

@@ -407,7 +407,8 @@ def test_a_reply_nobody_asked_for_does_not_answer_the_next_request(play, late):
             await client.get("/a")
             if late:
                 go_on.set()
-                ((kept, _),) = next(iter(client._origin._connector._conns.values()))
+                ((connection, _),) = client._origin._idle._kept
+                kept = connection.protocol
                 while not kept.should_close:  # noqa: ASYNC110 - it is the library's own state
                     await asyncio.sleep(0)
             exchange = await client.post("/b", b"{}", timeout_s=5, idle_s=5)
