@@ -8,9 +8,10 @@
 
 One way, no back and forth. Stages never import each other; they meet only in `engine`, through the ports of `core`.
 
-    run, arun    a file (or standard input) through the API; returns a Report
-    stream       rows from any iterable, outcomes as they settle
-    Client       single calls: chat, deferred, video
+    run, arun            a file (or standard input) through the API; returns a Report
+    submit, collect      its two halves for deferred work; asubmit and acollect on a running loop
+    stream               rows from any iterable, outcomes as they settle
+    Client               single calls: chat, deferred, video
 
 Everything is imported when it is first used: `import bulkgrok` itself loads nothing heavy.
 """
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     from bulkgrok.core.errors import BulkgrokError as BulkgrokError
     from bulkgrok.core.errors import DeferredTimeout as DeferredTimeout
     from bulkgrok.core.model import Report as Report
+    from bulkgrok.engine.library import acollect as acollect
     from bulkgrok.engine.library import arun as arun
+    from bulkgrok.engine.library import asubmit as asubmit
+    from bulkgrok.engine.library import collect as collect
     from bulkgrok.engine.library import run as run
     from bulkgrok.engine.library import stream as stream
+    from bulkgrok.engine.library import submit as submit
 
 _WHERE = {
     "ApiError": "bulkgrok.core.errors",
@@ -36,12 +41,12 @@ _WHERE = {
     "Client": "bulkgrok.client",
     "DeferredTimeout": "bulkgrok.core.errors",
     "Report": "bulkgrok.core.model",
-    "arun": "bulkgrok.engine.library",
-    "run": "bulkgrok.engine.library",
-    "stream": "bulkgrok.engine.library",
-}
+} | dict.fromkeys(("acollect", "arun", "asubmit", "collect", "run", "stream", "submit"), "bulkgrok.engine.library")
 
-__all__ = ["ApiError", "BulkgrokError", "Client", "DeferredTimeout", "Report", "__version__", "arun", "run", "stream"]
+__all__ = [
+    "ApiError", "BulkgrokError", "Client", "DeferredTimeout", "Report", "__version__",
+    "acollect", "arun", "asubmit", "collect", "run", "stream", "submit",
+]  # fmt: skip
 
 __version__: str
 

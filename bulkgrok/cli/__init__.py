@@ -16,7 +16,7 @@ from bulkgrok.cli.messages import broken_pipe, say_crash, say_error, unwrap
 from bulkgrok.core.errors import BulkgrokError, UsageError
 
 #: name -> the module below bulkgrok.cli that holds a command of that name.
-COMMANDS: Final = {"run": "run", "status": "status", "audit": "audit", "simulator": "simulator"}
+COMMANDS: Final = {name: name for name in ("run", "submit", "collect", "status", "audit", "simulator")}
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 

@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from bulkgrok.cli.messages import again, error_stream, say, say_crash, say_error
 from bulkgrok.cli.shielding import shield
 from bulkgrok.config import FLAGS, Flag, RunConfig, color_wanted, load, places
 from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.core.part import Part
 from bulkgrok.telemetry.wording import duration, json_printable, noun, printable
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bulkgrok.telemetry.redaction import Redaction
 
 TICK_S: Final = 0.25
+FIRST_COMMAND: Final = "type the first command (`bulkgrok submit …` or `run …`) again with --retry-failed"
 
 
 def _option(flag: Flag) -> click.Option:
@@ -62,17 +64,51 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
+def command(  # noqa: PLR0913 - the parts of a command
+    name: str,
+    callback: Callable[..., int],
+    *,
+    argument: str,
+    flags: Iterable[Flag],
+    short_help: str,
+    help: str,  # noqa: A002 - click's name
+) -> click.RichCommand:
+    """Return a command that runs a part of a run.
+
+    Args:
+        name: What is typed.
+        callback: Given the argument (`input` or `run`) and every flag by its keyword.
+        argument: INPUT or RUN.
+        flags: Its flags.
+        short_help: Its line in the list of commands.
+        help: What its own help says.
+    """
+    return click.RichCommand(
+        name=name,
+        callback=callback,
+        params=[click.Argument([argument.lower()], metavar=argument, type=str), *(_option(flag) for flag in flags)],
+        context_settings={"help_option_names": ["-h", "--help"]},
+        short_help=short_help,
+        help=help,
+    )
+
+
+def loaded(flags: dict[str, object]) -> RunConfig:
+    """Return the configuration that a command line with an INPUT asks for."""
+    config_file = flags.pop("config", None)
+    return load(flags, config_file=str(config_file) if config_file else None)
+
+
 def _callback(**flags: object) -> int:
     shield()
-    config_file = flags.pop("config", None)
-    return execute(load(flags, config_file=str(config_file) if config_file else None))
+    return execute(loaded(flags))
 
 
-run = click.RichCommand(
-    name="run",
-    callback=_callback,
-    params=[click.Argument(["input"], metavar="INPUT", type=str), *(_option(flag) for flag in FLAGS)],
-    context_settings={"help_option_names": ["-h", "--help"]},
+run = command(
+    "run",
+    _callback,
+    argument="INPUT",
+    flags=FLAGS,
     short_help="Run, or resume: the same command again continues where it stopped.",
     help="Send every row of INPUT to the xAI API and write one answer a row.\n\n"
     "INPUT is .jsonl, .parquet or .txt (one prompt a line), also .gz or .zst; - is standard input. "
@@ -81,8 +117,8 @@ run = click.RichCommand(
 )
 
 
-def execute(config: RunConfig) -> int:
-    """Run one configuration to its end and return the exit code."""
+def execute(config: RunConfig, part: Part = Part.WHOLE) -> int:
+    """Do a part of the run of one configuration to its end and return the exit code."""
     from bulkgrok.telemetry.logging import EventLog  # noqa: PLC0415 - help must not wait for it
     from bulkgrok.telemetry.progress import make_display  # noqa: PLC0415 - as above
     from bulkgrok.telemetry.redaction import Redaction  # noqa: PLC0415 - as above
@@ -107,7 +143,7 @@ def execute(config: RunConfig) -> int:
     log("run.starting", input=config.input, endpoint="simulator" if config.simulate else config.base_url)
     display = make_display(config.progress, error_stream(), color=color_wanted())
     try:
-        report, progress = _run(config, log, display)
+        report, progress = _run(config, log, display, part)
     except Exception as error:  # noqa: BLE001 - the boundary of a run: told in words, the traceback goes to the log
         known = unwrap(error)
         if isinstance(known, BulkgrokError):
@@ -121,23 +157,25 @@ def execute(config: RunConfig) -> int:
         log.close()
         if log.broken is not None:
             say(f"note: the log {printable(log.path)} could not be written: {printable(log.broken)}")
-    return _conclude(config, report, progress, redact)
+    return _conclude(config, report, progress, redact, part)
 
 
-def _conclude(config: RunConfig, report: Report, progress: Progress, redact: Redaction) -> int:
+def _conclude(config: RunConfig, report: Report, progress: Progress, redact: Redaction, part: Part) -> int:
     """Say how a run ended: the summary to standard output, what to do next to standard error."""
-    from bulkgrok.cli.summary import after_failures, summary_text  # noqa: PLC0415 - help must not wait for it
+    from bulkgrok.cli.summary import after_failures, after_half, summary_text  # noqa: PLC0415 - help must not wait for it
 
     if isinstance(report.stopped, BulkgrokError):
         say_error(report.stopped, redact)
     text = summary_text(
-        report, requests=progress.requests, simulated=config.simulate, deadline_at=progress.next_deadline_at
+        report, requests=progress.requests, simulated=config.simulate, deadline_at=progress.next_deadline_at, part=part
     )
     write_out(json.dumps(report.as_json()) if config.json else text)
     if report.exit_code in {130, 143} or (report.exit_code >= 4 and not getattr(report.stopped, "hint", None)):
         say(f"next: {again()}   (continues where it stopped)")
-    elif report.exit_code == 3:
-        for line in after_failures(report, again=again("--retry-failed"), template=config.prompt is not None):
+    elif report.exit_code in {0, 3}:
+        retry = FIRST_COMMAND if part is Part.COLLECT else again("--retry-failed")
+        lines = after_failures(report, again=retry, template=config.prompt is not None) if report.failed else []
+        for line in [*lines, *after_half(report, part)]:
             say(line)
     return report.exit_code
 
@@ -162,12 +200,12 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _run(config: RunConfig, log: EventLog, display: Display) -> tuple[Report, Progress]:
+def _run(config: RunConfig, log: EventLog, display: Display, part: Part) -> tuple[Report, Progress]:
     from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
 
     _collect_seldom()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        engine = Engine(config, events=log, say=display.message)
+        engine = Engine(config, events=log, say=display.message, part=part)
         report = runner.run(_drive(engine, display))
         return report, engine.progress
 

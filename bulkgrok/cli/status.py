@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -113,11 +114,16 @@ def _live(progress: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def _next(report: Report, hint: str, *, template: bool) -> str:
     from bulkgrok.cli.summary import after_failures  # noqa: PLC0415 - help must not wait for it
+    from bulkgrok.telemetry.wording import printable  # noqa: PLC0415 - as above
 
     if hint:
         return f"next: {hint}"
     if report.pending or report.outstanding or report.pending is None:
-        return "next: type the same `bulkgrok run …` again; it continues where it stopped"
+        half = ""
+        if report.outstanding:
+            run = printable(shlex.quote(report.run_dir), limit=4096)
+            half = f"\nnext: or `bulkgrok collect {run}`: it fetches what is outstanding and sends nothing"
+        return f"next: type the same `bulkgrok run …` again; it continues where it stopped{half}"
     if report.failed:
         again = "type the same `bulkgrok run …` again with --retry-failed"
         return "\n".join(after_failures(report, again=again, template=template))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bulkgrok.core.model import Limits, Report
+from bulkgrok.core.part import Part
 from bulkgrok.telemetry.wording import count, duration, money, noun, printable, rate
 
 #: Exit code -> how the run ended.
@@ -26,6 +28,8 @@ ENDINGS: Mapping[int, str] = {
 }
 
 
+#: How a half of a run ended that left something to the other.
+_HALVES: Mapping[Part, str] = {Part.SUBMIT: "Submitted", Part.COLLECT: "Collected"}
 #: Failures that the same request meets again: `--retry-failed` cannot help.
 HOPELESS: Final = frozenset({"invalid_row", "moderated"})
 SIMULATED: Final = " (simulated: nothing was paid)"
@@ -113,6 +117,19 @@ def _first_bad_row(errors: Path) -> list[str]:
     return []
 
 
+def after_half(report: Report, part: Part) -> list[str]:
+    """Return what to do after one half of a run, where something is left for the other."""
+    run = printable(shlex.quote(report.run_dir), limit=4096)
+    if part is Part.SUBMIT and report.outstanding:
+        return [f"next: bulkgrok collect {run}   (fetches the answers)"]
+    if part is Part.COLLECT and report.pending != 0:
+        left = (
+            "rows are still to be sent" if report.pending is None else f"{noun(report.pending, 'row')} still to be sent"
+        )
+        return [f"next: type the first command (`bulkgrok submit …` or `run …`) again: {left}"]
+    return []
+
+
 def places_table(report: Report) -> list[tuple[str, str]]:
     """Return where the files are."""
     lines = [("results", report.output), ("errors", report.errors), ("run", report.run_dir)]
@@ -125,7 +142,14 @@ def aligned(lines: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {label:<{width}}  {value}" for label, value in lines)
 
 
-def summary_text(report: Report, *, requests: int, simulated: bool = False, deadline_at: float | None = None) -> str:
+def summary_text(
+    report: Report,
+    *,
+    requests: int,
+    simulated: bool = False,
+    deadline_at: float | None = None,
+    part: Part = Part.WHOLE,
+) -> str:
     """Return the summary of a run that has ended.
 
     Args:
@@ -133,6 +157,7 @@ def summary_text(report: Report, *, requests: int, simulated: bool = False, dead
         requests: n requests sent by this start.
         simulated: Whether the simulator answered, so that nothing was paid.
         deadline_at: Until when the next outstanding request can be fetched.
+        part: What was done of the run.
     """
     done = report.succeeded + report.failed
     rows = f"{count(done)} of {noun(report.rows, 'row')}" if report.rows is not None else noun(done, "row")
@@ -140,6 +165,8 @@ def summary_text(report: Report, *, requests: int, simulated: bool = False, dead
     if requests and report.duration_s > 0:
         pace = f", {noun(requests, 'request')}, {rate(requests / report.duration_s)}"
     ending = ENDINGS.get(report.exit_code, "Stopped")
+    if part is not Part.WHOLE and report.exit_code in {0, 3} and (report.outstanding or report.pending != 0):
+        ending = _HALVES[part] + " with failures" * bool(report.failed)
     simulator = SIMULATED if simulated else ""
     head = f"{ending}{simulator}: {rows} in {duration(report.duration_s)}{pace}"
     until = deadline(deadline_at) if report.outstanding else []

@@ -10,14 +10,15 @@ precedence; the engine takes the value apart and hands plain arguments down.
     locating    where the files of a run lie
 """
 
-from bulkgrok.config.flags import FLAGS, Flag
-from bulkgrok.config.loading import color_wanted, endpoint, from_keywords, load
+from bulkgrok.config.flags import COLLECT_FLAGS, FLAGS, Flag
+from bulkgrok.config.loading import color_wanted, endpoint, from_keywords, load, only_flags_of
 from bulkgrok.config.locating import find_run_dirs, places
 from bulkgrok.config.parsing import parse_duration
 from bulkgrok.config.values import DEFAULT_BASE_URL, Places, RunConfig
 from bulkgrok.core.secret import Secret
 
 __all__ = [
+    "COLLECT_FLAGS",
     "DEFAULT_BASE_URL",
     "FLAGS",
     "Flag",
@@ -29,6 +30,7 @@ __all__ = [
     "find_run_dirs",
     "from_keywords",
     "load",
+    "only_flags_of",
     "parse_duration",
     "places",
 ]

@@ -1,4 +1,4 @@
-"""The one table of flags of `run`: names, parsers, help.
+"""The one table of flags of `run`: names, parsers, help. `submit` has the same ones, `collect` some of them.
 
 Law: the command line, `BULKGROK_<FLAG>`, TOML keys and library keywords are all read from this table, so that none of
 them knows a flag that another does not. A flag that is not here is an unknown option.
@@ -147,3 +147,11 @@ FLAGS: Final[tuple[Flag, ...]] = (
           metavar="debug|info|warning|error"),
     _flag("log-file", parsing.path, WORDS, "Default: log.jsonl in the run directory.", metavar="PATH"),
 )  # fmt: skip
+
+#: What `collect` has no use for: the run tells it what is asked and where its checkpoint is, and nothing is sent.
+_NOT_COLLECTED: Final = frozenset(
+    {"base-url", "budget", "checkpoint", "max-at-risk", "max-outstanding", "timeout", "tpm"}
+)
+COLLECT_FLAGS: Final = tuple(
+    flag for flag in FLAGS if flag.section not in {ASKED, ROWS} and flag.name not in _NOT_COLLECTED
+)

@@ -10,7 +10,7 @@ import difflib
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,21 @@ def from_keywords(input: str | Path, **keywords: object) -> RunConfig:  # noqa: 
         return _load({**keywords, "input": input}, os.environ, None, None, "{}")
     except UsageError as error:
         raise _without_frames(error) from None
+
+
+def only_flags_of(command: str, flags: Mapping[str, object], known: Iterable[Flag]) -> None:
+    """Refuse a flag that a command does not have, though `run` may.
+
+    Raises:
+        UsageError: There is one.
+    """
+    names = {flag.keyword for flag in known}
+    for name in flags:
+        if name.replace("-", "_") not in names:
+            close = difflib.get_close_matches(name.replace("-", "_"), names, n=3)
+            msg = f"{name!r} is no flag of {command}. Nothing was sent."
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"`bulkgrok {command} --help` lists the flags."
+            raise UsageError(msg, hint=hint)
 
 
 def endpoint(

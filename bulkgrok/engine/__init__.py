@@ -19,7 +19,8 @@ openfiles    how many files the process may have open
 folders      what holds a run's files is private
 preview      what would be sent
 lookup       finds a run that a path names, and reads it without disturbing it
-library      run, arun, stream
+collecting   from the name of a run to the configuration that collects it
+library      run, submit, collect, stream
 streaming    rows from an iterable, outcomes as they settle
 """
 

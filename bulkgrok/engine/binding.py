@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bulkgrok.config import Places, RunConfig
-from bulkgrok.core.errors import RunMismatch
+from bulkgrok.core.errors import RunMismatch, UsageError
 from bulkgrok.core.lifecycle import Retry
 from bulkgrok.core.model import Fingerprint, RunIdentity
 from bulkgrok.core.ports import Store
@@ -36,6 +36,8 @@ class Wanted:
     fingerprint: Fingerprint | None
     """None for a stream of rows, which is compared row by row."""
     at: float
+    reads_input: bool = True
+    """Whether the input is there to be compared: not where nothing is sent."""
 
     @property
     def settings(self) -> dict[str, object]:
@@ -102,6 +104,8 @@ def bind(store: Store, wanted: Wanted) -> bool:
     """
     found = store.identity()
     if found is None:
+        if not wanted.reads_input:
+            raise _no_run(wanted)
         store.bind(wanted.identity())
         return False
     if compare(store, wanted):
@@ -110,6 +114,11 @@ def bind(store: Store, wanted: Wanted) -> bool:
     if not _same_key(found, wanted):
         store.bind(replace(found, key_hash=wanted.key_hash(found.key_salt)))
     return bool(store.recall("rebound"))
+
+
+def _no_run(wanted: Wanted) -> UsageError:
+    msg = f"There is no run in {wanted.places.checkpoint}: nothing was ever submitted."
+    return UsageError(msg, hint="bulkgrok submit INPUT --mode deferred")
 
 
 def compare(store: Store, wanted: Wanted) -> bool:
@@ -122,7 +131,8 @@ def compare(store: Store, wanted: Wanted) -> bool:
     if found is None:
         return False
     _same_run(found, wanted)
-    _same_input(found, wanted)
+    if wanted.reads_input:
+        _same_input(found, wanted)
     differences = [
         _NAMES.get(name, name) for name, value in wanted.settings.items() if found.settings.get(name) != value
     ]
@@ -190,6 +200,8 @@ def _unbilled(store: Store) -> bool:
 
 def _rebind(store: Store, found: RunIdentity, wanted: Wanted) -> None:
     new = replace(wanted.identity(found.key_salt), created_at=found.created_at, run_id=found.run_id)
+    if not wanted.reads_input:
+        new = replace(new, input_name=found.input_name, input=found.input)
     store.apply([Retry(row=failed.row, at=wanted.at) for failed in store.failures()])
     store.note("rebound", value=True)
     store.note("stopped_alike", value=False)

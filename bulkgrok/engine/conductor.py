@@ -18,9 +18,10 @@ from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageEr
 from bulkgrok.core.lifecycle import Fail
 from bulkgrok.core.model import BadRow, Code, Counts, Item, Mode, Progress, RawRow, RowError, RowSet, Work
 from bulkgrok.core.money import Budget
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Checkpoint, Encoder, Events, Passing, Store
 from bulkgrok.dispatch.account import Rejections, count_failure
-from bulkgrok.engine.spending import limit_reached
+from bulkgrok.engine.spending import limit_reached, room_reached
 from bulkgrok.scheduler.scheduler import Scheduler
 from bulkgrok.telemetry.wording import printable
 
@@ -83,6 +84,8 @@ class Conductor:
         prefetch: n rows encoded ahead.
         limit: Only the first n rows, None for all.
         budget: What may be spent, None for any amount.
+        part: What is done of the run: rows are not read where none is sent, and a start that leaves results outstanding
+            looks whether there is anything to wait for.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -102,8 +105,11 @@ class Conductor:
         prefetch: int,
         limit: int | None,
         budget: Budget | None,
+        part: Part = Part.WHOLE,
     ) -> None:
         self._source = source
+        self._part = part
+        self._rested = False
         self._encoder = encoder
         self._scheduler = scheduler
         self._checkpoint = checkpoint
@@ -133,7 +139,8 @@ class Conductor:
 
     def again(self, row: int) -> None:
         """Note a row that became pending and must be read again."""
-        self._again.add(row)
+        if self._part.sends:
+            self._again.add(row)
         self._changed.set()
 
     def changed(self) -> None:
@@ -209,15 +216,43 @@ class Conductor:
             if self._again:
                 rows, self._again = self._again, set()
                 await self._read_again(rows)
+            elif self._rests():
+                return await self._rest()
             elif self._scheduler.idle and not self.settling:
                 return await self._rejections.finish()
             else:
-                await self._changed.wait()
+                await self._wait()
         return None
 
+    def _rests(self) -> bool:
+        """Whether a start that leaves results outstanding has nothing more to do."""
+        if not self._part.leaves or self.settling:
+            return False
+        return self._scheduler.resting if self._part.asks else self._scheduler.blocked
+
+    async def _rest(self) -> BulkgrokError | None:
+        """Leave what is outstanding to another start; of one that only submits, say why rows are left too."""
+        self._scheduler.stop()
+        stop = await self._rejections.finish()
+        if stop is None and not self._part.asks:
+            stop = room_reached(self._scheduler.outstanding, for_money=self._scheduler.waits_for_money)
+        return stop
+
+    async def _wait(self) -> None:
+        """Wait until something changes; where rest must be noticed, which nobody tells, not for long."""
+        if not self._part.leaves:
+            await self._changed.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET_S):  # wait_for may swallow a cancellation
+                await self._changed.wait()
+
     def _all_known(self) -> bool:
-        """Whether the checkpoint has taken every row, so that the input need not be read."""
+        """Whether the checkpoint has taken every row, or none is to be sent, so that the input need not be read."""
         rows = self._known.rows
+        if not self._part.sends:
+            self._progress.rows = rows
+            return True
         if rows is None or not self._source.fixed:
             return False
         self._progress.rows = rows if self._limit is None else min(rows, self._limit)
@@ -244,7 +279,7 @@ class Conductor:
                     self._cut_short = self._is_enough()
                     if not self._cut_short:
                         await self._admit(raw, self._known.waiting.get(raw.row))
-                if self._stopped or self._cut_short:
+                if self._stopped or self._cut_short or self._rested:
                     return
             if not whole:
                 break
@@ -305,7 +340,7 @@ class Conductor:
                 if raw.row in left:
                     left.discard(raw.row)
                     await self._admit(raw, await self._checkpoint.call(self._store.counts, raw.row), again=True)
-                if self._stopped:
+                if self._stopped or self._rested:
                     return
             if not left:
                 return
@@ -324,7 +359,10 @@ class Conductor:
             self._note_name(encoded)
         while not (self._stopped or self._has_room(encoded)):
             self._changed.clear()
-            await self._changed.wait()
+            if self._rests():
+                self._rested = True
+                return
+            await self._wait()
         if counts is None:
             work = Work(item=encoded)
         else:

@@ -1,4 +1,4 @@
-"""bulkgrok as a library: `run`, `arun` and `stream`.
+"""bulkgrok as a library: `run`, its halves `submit` and `collect`, and `stream`.
 
 Law: installs no signal handlers, configures no logging, prints nothing.
 """
@@ -18,6 +18,8 @@ from typing import Any, Final
 from bulkgrok.config import RunConfig, from_keywords, places
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Report
+from bulkgrok.core.part import Part
+from bulkgrok.engine.collecting import collecting
 from bulkgrok.engine.run import Engine
 from bulkgrok.engine.streaming import Streaming
 from bulkgrok.telemetry.logging import EventLog
@@ -42,25 +44,72 @@ def run(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the publi
     Raises:
         BulkgrokError: The run could not begin or was stopped; `exit_code` is 2, 5, 6, 7 or 8. The same call resumes it.
     """
-    config = from_keywords(input, **flags)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_run(config))
-    return _in_thread(config)
+    return _blocking(from_keywords(input, **flags), Part.WHOLE)
 
 
 async def arun(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the public name of the argument
     """Like `run`, on the running event loop. Cancelling it drains: what is in flight is awaited, then it ends."""
-    return await _run(from_keywords(input, **flags))
+    return await _run(from_keywords(input, **flags), Part.WHOLE)
 
 
-def _in_thread(config: RunConfig) -> Report:
+def submit(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the public name of the argument
+    """Send every deferred row of a file to the xAI API and ask for no result: `collect` does that, from anywhere.
+
+    Args:
+        input: As for `run`.
+        **flags: As for `run`; rows are direct unless they, or mode="deferred", say otherwise.
+
+    Returns:
+        The summary; `exit_code` is 0 once all is accepted, 3 when some rows failed, or 4 when no more may be
+        outstanding (`max_outstanding`, `budget`, `max_at_risk`): rows that were not sent are pending.
+
+    Raises:
+        BulkgrokError: As for `run`; code 2 when a row is direct, before anything is sent.
+    """
+    return _blocking(from_keywords(input, **flags), Part.SUBMIT)
+
+
+async def asubmit(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the public name of the argument
+    """Like `submit`, on the running event loop. Cancelling it drains."""
+    return await _run(from_keywords(input, **flags), Part.SUBMIT)
+
+
+def collect(run: str | Path, **flags: object) -> Report:
+    """Ask for results until none is outstanding, and write them; sends nothing and reads no input.
+
+    Args:
+        run: A run directory, a checkpoint, or the input or output path it belongs to.
+        **flags: Flags of `bulkgrok collect` in snake case: output, concurrency=20, poll_interval=5, …
+
+    Returns:
+        The summary; `exit_code` is 0 when every row succeeded, 3 when some failed or are pending: `submit` or `run`
+        sends those.
+
+    Raises:
+        BulkgrokError: As for `run`.
+    """
+    return _blocking(collecting(run, flags), Part.COLLECT)
+
+
+async def acollect(run: str | Path, **flags: object) -> Report:
+    """Like `collect`, on the running event loop. Cancelling it drains."""
+    return await _run(collecting(run, flags), Part.COLLECT)
+
+
+def _blocking(config: RunConfig, part: Part) -> Report:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_run(config, part))
+    return _in_thread(config, part)
+
+
+def _in_thread(config: RunConfig, part: Part) -> Report:
     results: list[Report | BaseException] = []
 
     def body() -> None:
         try:
-            results.append(asyncio.run(_run(config)))
+            results.append(asyncio.run(_run(config, part)))
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             results.append(error)
 
@@ -73,10 +122,10 @@ def _in_thread(config: RunConfig) -> Report:
     return result
 
 
-async def _run(config: RunConfig) -> Report:
+async def _run(config: RunConfig, part: Part) -> Report:
     log = _log(config)
     try:
-        engine = Engine(config, events=log)
+        engine = Engine(config, events=log, part=part)
         report = await _drained_when_cancelled(engine)
     finally:
         log.close()

@@ -350,6 +350,11 @@ def covered(report: Mapping[str, Any], store: Store) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def last_covered(store: Store) -> int | None:
+    """Return how many rows the run has, by what its last start told; None when they were not yet counted."""
+    return covered(_typed(store.recall("report"), REPORT) or {}, store)
+
+
 def _duration(found: FoundRun, report: Mapping[str, Any]) -> float:
     if found.live is not None:
         return max(time.time() - _number(found.live.get("started_at")), 0.0)

@@ -18,8 +18,9 @@ from typing import Final
 from bulkgrok import kinds, readers
 from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
-from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch
-from bulkgrok.core.model import BadRow, Fingerprint
+from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageError
+from bulkgrok.core.model import BadRow, Fingerprint, Mode, RowSet
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Encoder, Sink, Store
 from bulkgrok.engine import openfiles
 from bulkgrok.engine.binding import Wanted, bind, compare, is_replaced
@@ -28,7 +29,7 @@ from bulkgrok.engine.leftovers import REPLIES, set_aside
 from bulkgrok.engine.lock import RunLock
 from bulkgrok.engine.preview import encoder_of, prices_of
 from bulkgrok.engine.recovery import owned_by
-from bulkgrok.engine.source import FileSource, RowsSource
+from bulkgrok.engine.source import FileSource, NoSource, RowsSource
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.sinks import open_sink
@@ -38,6 +39,9 @@ from bulkgrok.telemetry.wording import printable
 
 _ERRORS: Final = "errors"
 _SAMPLED: Final = 20
+_ONLY_DEFERRED: Final = "only_deferred"
+#: The note of where the results of a run go.
+PLACES: Final = "places"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +51,7 @@ class OpenRun:
     places: Places
     store: Store
     committer: Committer
-    source: FileSource | RowsSource
+    source: FileSource | NoSource | RowsSource
     encoder: Encoder
     prices: Prices
     sink: Sink
@@ -67,6 +71,7 @@ class Opening:
         say: Tells the user something in words.
         rows: Rows from the caller instead of a file.
         sink: Where outcomes go instead of files, for such rows.
+        part: What is done of the run: a start that sends nothing looks at no input, `submit` takes deferred rows alone.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -78,8 +83,10 @@ class Opening:
         say: Callable[[str], None],
         rows: AsyncIterable[Mapping[str, object]] | None = None,
         sink: Sink | None = None,
+        part: Part = Part.WHOLE,
     ) -> None:
         self._config = config
+        self._part = part
         self._stack = stack
         self._outside = surroundings
         self._offload = surroundings.offload
@@ -112,7 +119,7 @@ class Opening:
         openfiles.verify(self._config)
         found = self._places
         new = isinstance(found.checkpoint, Path) and not found.checkpoint.exists()
-        if self._rows is None and self._config.input != "-":
+        if self._part.sends and self._rows is None and self._config.input != "-":
             await self._offload(self._look_at_input)
         if new:
             self._check_outputs(None)
@@ -126,14 +133,18 @@ class Opening:
             input_name=source.name,
             fingerprint=fingerprint,
             at=self._clock.wall(),
+            reads_input=self._part.sends,
         )
         store, committer = await self._open_checkpoint(wanted)
         rebound = await committer.call(self._compared, bind, store, wanted)
-        if not isinstance(source, RowsSource) and not await committer.call(store.recall, "verified"):
+        if isinstance(source, FileSource) and not await committer.call(store.recall, "verified"):
             await self._offload(readers.verify, source.path)
             await committer.call(store.note, "verified", True)
         if self._config.strict and isinstance(source, FileSource):
             await self._offload(self._refuse_bad_rows, source.path)
+        if self._part is Part.SUBMIT and isinstance(source, FileSource):
+            await self._only_deferred(source.path, wanted, store, committer)
+        await committer.call(self._note_places, store)
         await committer.call(self._check_outputs, store)
         if (left := await self._offload(set_aside, found.run_dir)) is not None:
             self._say(f"note: {left}")
@@ -161,7 +172,9 @@ class Opening:
     def _columns(self) -> frozenset[str] | None:
         return getattr(self._encoder, "columns", None)
 
-    async def _find_input(self) -> tuple[FileSource | RowsSource, Fingerprint | None]:
+    async def _find_input(self) -> tuple[FileSource | NoSource | RowsSource, Fingerprint | None]:
+        if not self._part.sends:
+            return NoSource(self._config.input), None
         if self._rows is not None:
             return RowsSource(rows=self._rows, run_dir=self._places.run_dir, offload=self._offload), None
         path = Path(self._config.input)
@@ -199,6 +212,26 @@ class Opening:
         )
         msg = f"{path} has bad rows, and --strict refuses it. Nothing was sent.\n{shown}"
         raise InputError(msg, hint="Mend these rows, or leave --strict away: they then go to the errors file.")
+
+    async def _only_deferred(self, path: Path, wanted: Wanted, store: Store, committer: Committer) -> None:
+        """Refuse rows that would be sent directly (`submit`); read the input for that once, not at every start."""
+        seen = {"settings": wanted.settings, "limit": self._config.limit}
+        if await committer.call(store.recall, _ONLY_DEFERRED) != seen:
+            taken = await committer.call(store.taken)
+            await self._offload(self._refuse_direct_rows, path, taken)
+            await committer.call(store.note, _ONLY_DEFERRED, seen)
+
+    def _refuse_direct_rows(self, path: Path, taken: RowSet) -> None:
+        for chunk in readers.open_reader(path, columns=self._columns()).chunks():
+            for raw in chunk:
+                if self._config.limit is not None and raw.row >= self._config.limit:
+                    return
+                encoded = self._encoder.encode(raw)
+                if isinstance(encoded, BadRow) or encoded.mode is Mode.DEFERRED or raw.row in taken:
+                    continue
+                where = f"line {raw.line}" if raw.line is not None else f"row {raw.row}"
+                msg = f"{path}, {where}: this row is direct, and `submit` takes deferred work only. Nothing was sent."
+                raise UsageError(msg, hint="Add --mode deferred, or answer direct rows too with: bulkgrok run")
 
     # The run directory and the checkpoint
 
@@ -250,7 +283,12 @@ class Opening:
             return compared(store, wanted)
         except RunMismatch as error:
             found = store.identity()
-            if found is not None and wanted.fingerprint != found.input and wanted.input_name == found.input_name:
+            if (
+                found is not None
+                and wanted.reads_input
+                and wanted.fingerprint != found.input
+                and wanted.input_name == found.input_name
+            ):
                 error.message += self._first_difference(store, Path(self._config.input))
                 error.args = (error.message,)
             raise
@@ -302,6 +340,17 @@ class Opening:
             path.unlink(missing_ok=True)
 
     # The outputs
+
+    def _note_places(self, store: Store) -> None:
+        """Keep where the results go, and what they are called after, for those who are told only of the checkpoint."""
+        found = self._places
+        here = {"format": found.output_format, "run_dir": str(found.run_dir)}
+        if self._config.output is None:
+            here["input"] = self._config.input
+        else:
+            here["output"] = f"{found.output}{'/' * found.folder}"
+        if store.recall(PLACES) != here:
+            store.note(PLACES, here)
 
     def _check_outputs(self, store: Store | None) -> None:
         """Refuse places that hold what this run did not write."""

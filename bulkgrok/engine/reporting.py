@@ -5,10 +5,13 @@ Law: the checkpoint's counts, not the engine's, are what is reported.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Limits, Progress, Report, Totals
 from bulkgrok.core.money import TICKS
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Store
 from bulkgrok.engine.opening import OpenRun
 
@@ -20,10 +23,12 @@ class Reporting:
         opened: The run.
         config: What was asked.
         progress: Counters; `rows` says how many rows the command covers, once that is known.
+        part: What this start does of the run.
     """
 
-    def __init__(self, opened: OpenRun, *, config: RunConfig, progress: Progress) -> None:
+    def __init__(self, opened: OpenRun, *, config: RunConfig, progress: Progress, part: Part = Part.WHOLE) -> None:
         self._opened = opened
+        self._part = part
         self._config = config
         self._progress = progress
 
@@ -40,6 +45,7 @@ class Reporting:
         progress.taken_usd = (totals.money.spent + totals.money.on_its_way) / TICKS
         progress.tokens = dict(totals.tokens)
         progress.outstanding = totals.accepted + totals.redeemed
+        progress.next_deadline_at = totals.next_deadline_at
         return totals
 
     async def complete(self) -> bool:
@@ -87,7 +93,7 @@ class Reporting:
             errors=str(opened.places.errors),
             run_dir=str(opened.places.run_dir),
             duration_s=round(duration_s, 3),
-            exit_code=_exit_code(totals, pending, outstanding, error, drained),
+            exit_code=_exit_code(self._part, totals.failed, pending, outstanding, error, drained),
             stopped=error,
             limits=Limits.of(self._config.budget, self._config.max_at_risk, totals.money),
         )
@@ -105,11 +111,24 @@ class Reporting:
         return {"message": self._config.api_key.hide(error.message), "hint": error.hint, "exit_code": error.exit_code}
 
 
-def _exit_code(
-    totals: Totals, pending: int | None, outstanding: int, error: BulkgrokError | None, drained: int | None
+def _exit_code(  # noqa: PLR0913, PLR0917 - what an end is judged by
+    part: Part, failed: int, pending: int | None, outstanding: int, error: BulkgrokError | None, drained: int | None
 ) -> int:
+    """Return 0 or 3 where all that this part of the run had to do is done, and else why it is not."""
     if error is not None:
         return error.exit_code
-    if pending == 0 and outstanding == 0:
-        return 3 if totals.failed else 0
+    finished = pending == 0 and outstanding == 0
+    match part:
+        case Part.WHOLE:
+            done = finished
+        case Part.SUBMIT:
+            done = pending == 0
+        case Part.COLLECT:
+            done, failed = outstanding == 0, failed or pending != 0
+        case Part.ROUND:
+            done = finished or drained is None
+        case _:
+            assert_never(part)
+    if done:
+        return 3 if failed else 0
     return drained or 1

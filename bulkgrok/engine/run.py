@@ -19,6 +19,7 @@ from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunM
 from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.money import TICKS
 from bulkgrok.core.outcome import Feedback, Poll, Send, Sign
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Events, Sink
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.dispatch.account import Standing
@@ -27,7 +28,7 @@ from bulkgrok.engine.projector import Projector, rebasing
 from bulkgrok.engine.recovery import recover, retry_failed
 from bulkgrok.engine.reporting import Reporting
 from bulkgrok.engine.spending import note_limits
-from bulkgrok.engine.stages import Building, Stages
+from bulkgrok.engine.stages import ROUND, Building, Stages
 from bulkgrok.engine.status import write_status
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.wording import duration
@@ -56,6 +57,7 @@ class Engine:
         sink: Where outcomes go in place of the output file.
         failures: Given the rows that are failed, whenever their number changes; called on the checkpoint's thread.
         surroundings: The outside; the real one unless something else is given.
+        part: What is done of the run: all of it unless something else is given.
     """
 
     def __init__(  # noqa: PLR0913 - the seams of a whole run
@@ -68,8 +70,12 @@ class Engine:
         sink: Sink | None = None,
         failures: Callable[[Iterable[Settled]], None] | None = None,
         surroundings: Surroundings | None = None,
+        part: Part = Part.WHOLE,
     ) -> None:
         self.config = config
+        self.next_at: float | None = None
+        """Of a round that left results outstanding: when the next one pays, as UNIX seconds."""
+        self._part = part
         self.progress = Progress()
         self.stages: Stages | None = None
         self._events = events
@@ -130,6 +136,7 @@ class Engine:
                 say=self._say,
                 rows=self._rows,
                 sink=self._sink,
+                part=self._part,
             )
             opened = await opening.open()
             self._task = asyncio.create_task(self._whole(opened, stack))
@@ -158,7 +165,7 @@ class Engine:
         return report
 
     def _reporting(self, opened: OpenRun) -> Reporting:
-        return Reporting(opened, config=self.config, progress=self.progress)
+        return Reporting(opened, config=self.config, progress=self.progress, part=self._part)
 
     # The run itself
 
@@ -178,6 +185,7 @@ class Engine:
             say=self._say,
             progress=self.progress,
             stop=self._stop,
+            part=self._part,
         )
         self.stages = stages = await building.build(stack)
         opened.committer.keep_room(in_flight=self.config.concurrency, answers=self.progress.done_before)
@@ -191,8 +199,18 @@ class Engine:
         stack.push_async_callback(projector.close)
         await projector.restore()
         self.progress.state = "running" if self._drained is None else "draining"
+        began_at = self._clock.wall()
         await self._work_until_done(opened, stages, projector)
+        if self._part is Part.ROUND and self._error is None and self._drained is None:
+            await self._note_round(opened, stages, began_at)
         await self._conclude(opened, projector)
+
+    async def _note_round(self, opened: OpenRun, stages: Stages, began_at: float) -> None:
+        """Leave to the next round what this one learnt, and tell when that pays."""
+        if stages.scheduler.outstanding:
+            self.next_at = stages.scheduler.rests_until()
+            note = {"asked_at": began_at, "latencies": stages.scheduler.learnt()}
+            await opened.committer.call(opened.store.note, ROUND, note)
 
     async def _recover(self, opened: OpenRun, policy: RowPolicy) -> None:
         """Do with every row what its state asks for."""
@@ -203,7 +221,8 @@ class Engine:
         if self.config.retry_failed:
             retried = await retry_failed(committer, store, at=at)
             self._events("run.retrying", rows=retried)
-        await committer.call(note_limits, store, self.config)
+        if self._part.sends:
+            await committer.call(note_limits, store, self.config)
         totals = await self._reporting(opened).refresh()
         self.progress.done_before = totals.succeeded + totals.failed
 

@@ -97,6 +97,25 @@ class FileSource:
         self._seen = now
 
 
+class NoSource:
+    """No input: of a start that sends nothing.
+
+    Args:
+        name: What the run's input is called.
+    """
+
+    fixed: bool = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:  # noqa: ARG002 - there are none
+        """Yield no rows."""
+        none: tuple[Sequence[RawRow], ...] = ()
+        for chunk in none:
+            yield chunk
+
+
 class RowsSource:
     """Rows from the caller, written to a spool as they are taken, so that they can be read again and compared.
 

@@ -49,6 +49,26 @@ def limit_reached(budget: Budget, *, sent: bool) -> BulkgrokError:
     return LimitReached(f"{message}\n{_KEPT}", hint=hint)
 
 
+def room_reached(outstanding: int, *, for_money: bool) -> BulkgrokError:
+    """Word the end of a start that only submits, when no more may be outstanding or at risk before some is collected.
+
+    Args:
+        outstanding: n accepted requests.
+        for_money: Whether it is money that holds up the next row.
+    """
+    why = f"{noun(outstanding, 'request')} are outstanding, and that is as many as may be"
+    how = "the default of --max-outstanding is what can be redeemed in time"
+    if for_money:
+        why = (
+            f"{noun(outstanding, 'request')} are outstanding, and with what they may cost the limit on money is reached"
+        )
+        how = "--budget, --max-at-risk and --max-outstanding set it"
+    return LimitReached(
+        f"{why} ({how}). Rows that were not sent stay pending.",
+        hint="Fetch what is ready with `bulkgrok collect`, then type the same command again.",
+    )
+
+
 def _too_dear(budget: Budget) -> tuple[str, str]:
     """Return what is short and what to type; of two limits, the one that the cheapest request passes."""
     money, least = budget.money, budget.least or 0

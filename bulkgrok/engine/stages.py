@@ -13,8 +13,9 @@ import orjson
 
 from bulkgrok import kinds
 from bulkgrok.config import RunConfig
-from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Progress, Record, Totals, Unusable
+from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Job, Progress, Record, Totals, Unusable
 from bulkgrok.core.money import Budget
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Events, Transport
 from bulkgrok.core.retry import Health, RowPolicy
 from bulkgrok.dispatch.account import Account, Rejections
@@ -25,6 +26,7 @@ from bulkgrok.dispatch.post import Poster
 from bulkgrok.dispatch.settle import Settler
 from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
+from bulkgrok.engine.lookup import last_covered
 from bulkgrok.engine.opening import OpenRun
 from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
@@ -35,6 +37,8 @@ from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.scheduler import Scheduler
 
 _DRAIN_S: Final = 6 * 3600.0
+#: The note of what a round learnt.
+ROUND: Final = "round"
 
 
 class Gate:
@@ -134,6 +138,7 @@ class Building:
         say: Told, in words, what a user should know at once.
         progress: Counters.
         stop: Called with what must stop the run.
+        part: What is done of it.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root
@@ -147,8 +152,10 @@ class Building:
         say: Callable[[str], None],
         progress: Progress,
         stop: Callable[[BaseException], None],
+        part: Part = Part.WHOLE,
     ) -> None:
         self._opened = opened
+        self._part = part
         self._config = config
         self._policy = policy
         self._outside = surroundings
@@ -212,9 +219,22 @@ class Building:
         """Poll what was accepted before, settle what was redeemed."""
         committer, store = self._opened.committer, self._opened.store
         await committer.call(store.keep_for, self._config.deferred_ttl)
-        for job in await committer.call(lambda: list(store.jobs())):
+        if self._part.sends:
+            stages.side_work.append(stages.conductor.count)
+        jobs = await committer.call(lambda: list(store.jobs()))
+        if self._part is Part.ROUND:
+            await self._recall_round(stages.scheduler, jobs)
+        for job in jobs:
             # At once, and polls go first: what is ready is fetched before a POST can be refused and end the run.
             stages.scheduler.watch(job, delay_s=0.0)
+        if self._downloads is not None:
+            stages.side_work += [self._downloads.work] * AT_ONCE
+        if self._part.asks:  # what is redeemed and not settled may need the API for its files: that is for others
+            await self._settle_redeemed(stages)
+
+    async def _settle_redeemed(self, stages: Stages) -> None:
+        """Settle what was redeemed and not settled, and fetch files that are missing."""
+        committer, store, downloads = self._opened.committer, self._opened.store, self._downloads
         redeemed = await committer.call(store.redeemed)
         self._unsettled = len(redeemed)
 
@@ -229,11 +249,18 @@ class Building:
 
         if redeemed:
             stages.side_work.append(settle)
-        stages.side_work.append(stages.conductor.count)
-        if (downloads := self._downloads) is not None:
-            stages.side_work += [downloads.work] * AT_ONCE
+        if downloads is not None:
             downloads.mending = True
             stages.side_work.append(downloads.mend)
+
+    async def _recall_round(self, scheduler: Scheduler, jobs: list[Job]) -> None:
+        """Take over what the last round knew: how long results take, and that none of these was ready then."""
+        known = await self._opened.committer.call(self._opened.store.recall, ROUND)
+        if not isinstance(known, dict):
+            return
+        scheduler.recall(known["latencies"])
+        for job in jobs:
+            job.pending_s = max(0.0, known["asked_at"] - job.submitted_at)
 
     def _settling(self) -> int:
         mending = self._downloads is not None and self._downloads.mending
@@ -257,11 +284,12 @@ class Building:
             max_outstanding=config.max_outstanding,
             drain_s=min(_DRAIN_S, config.deferred_ttl / 4),
             limits=limits,
-            polling=PollSchedule(interval_s=config.poll_interval),
+            polling=PollSchedule(interval_s=config.poll_interval, asks_all=self._part is Part.ROUND),
             health=health,
             clock=self._clock,
             jitter=self._jitter,
             purse=Purse(budget, self._settled),
+            part=self._part,
         )
 
     def _settler(self) -> Settler:
@@ -366,6 +394,8 @@ class Building:
     async def _conducting(self, scheduler: Scheduler, rejections: Rejections, budget: Budget | None) -> Conductor:
         opened, committer = self._opened, self._opened.committer
         rows = await committer.call(opened.store.recall, "rows")
+        if not self._part.sends:
+            rows = await committer.call(last_covered, opened.store)
         known = Known(
             taken=await committer.call(opened.store.taken),
             waiting=await committer.call(opened.store.waiting),
@@ -387,4 +417,5 @@ class Building:
             prefetch=max(64, 2 * self._config.concurrency),
             limit=self._config.limit,
             budget=budget,
+            part=self._part,
         )

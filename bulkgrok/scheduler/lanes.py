@@ -34,6 +34,11 @@ class Lane:
         """Whether anything waits here to be sent."""
         return bool(self.head or self.again or self.direct or self.deferred)
 
+    @property
+    def only_deferred(self) -> bool:
+        """Whether nothing waits here that could go while no more may be outstanding."""
+        return self.head is None and not self.direct and all(work.item.mode is Mode.DEFERRED for work in self.again)
+
     def offer(self, work: Work) -> None:
         """Queue a row."""
         (self.deferred if work.item.mode is Mode.DEFERRED else self.direct).append(work)

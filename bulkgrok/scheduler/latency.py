@@ -12,9 +12,10 @@ part of the mean latency whatever that is (dynamic programming over the ages).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from math import erfc, log, sqrt
-from typing import Final
+from typing import Any, Final
 
 _FIRST_S: Final = 0.1
 _RATIO: Final = 1.05
@@ -64,6 +65,21 @@ class Latency:
     def doubt(self) -> float:
         """How little is known: 1.0 for nothing to go by, less and less with each result."""
         return min(1.0, _ENOUGH / max(1, self._ready_count))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known, for another process."""
+        ready, pending = (
+            [[first, last, round(weight, 3)] for (first, last), weight in kept.items()]
+            for kept in (self._ready, self._pending)
+        )
+        return {"ready": ready, "pending": pending, "total": self._total, "results": self._ready_count}
+
+    def recall(self, known: Mapping[str, Any]) -> None:
+        """Take over what `as_json` told."""
+        self._ready = {(first, last): weight for first, last, weight in known["ready"]}
+        self._pending = {(first, last): weight for first, last, weight in known["pending"]}
+        self._total, self._ready_count = known["total"], known["results"]
+        self._new = len(self._ready) + len(self._pending) + int(self._total)
 
     def saw(self, since_s: float, age_s: float, *, ready: bool) -> None:
         """Note a poll at `age_s` of a job that was not ready at `since_s`."""

@@ -10,7 +10,7 @@ growing intervals and the others are left alone, but not for long.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from bulkgrok.core.model import Job
 from bulkgrok.scheduler.latency import Latency
@@ -41,10 +41,12 @@ class PollSchedule:
 
     Args:
         interval_s: Fixed, None for a learnt schedule.
+        asks_all: Whether jobs are asked for once whatever was learnt, because this is a round: it came when it paid.
     """
 
-    def __init__(self, *, interval_s: float | None = None) -> None:
+    def __init__(self, *, interval_s: float | None = None, asks_all: bool = False) -> None:
         self.interval_s = interval_s
+        self._asks_all = asks_all
         self._known: dict[tuple[str, str], Latency] = {}
         self._scouts: dict[tuple[str, str], int] = {}
         self._full = 0.5
@@ -54,6 +56,20 @@ class PollSchedule:
     def polls_a_result(self) -> float:
         """How many polls a result took lately, 2.0 while that is not known."""
         return self._polls / self._results if self._results >= 1.0 else 2.0
+
+    @property
+    def shortest_rest_s(self) -> float:
+        """How long a process stays away at least between two rounds of polls."""
+        return LONGEST_S if self.interval_s is None else self.interval_s
+
+    def learnt(self) -> list[Any]:
+        """Return what was learnt of latencies, for another process."""
+        return [[kind, model, known.as_json()] for (kind, model), known in self._known.items()]
+
+    def recall(self, learnt: list[Any]) -> None:
+        """Take over what another process learnt."""
+        for kind, model, known in learnt:
+            self._known.setdefault((kind, model), Latency()).recall(known)
 
     def delay_s(self, job: Job, *, now: float, jitter: float) -> float:
         """Return how long to wait before the next poll of a job.
@@ -77,6 +93,8 @@ class PollSchedule:
     def early_s(self, job: Job, *, now: float) -> float:
         """Return how much longer to wait for a job whose time has come, by what was learnt meanwhile; 0.0 for not."""
         if self.interval_s is not None or job.pending_s < 0.0 or job.missing or job.errors or job.overdue:
+            return 0.0
+        if self._asks_all and job.polls == 0:
             return 0.0
         known = self._latency(job)
         age_s = now - job.submitted_at

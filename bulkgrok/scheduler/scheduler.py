@@ -23,11 +23,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
 from bulkgrok.core.model import Job, Mode, Work
 from bulkgrok.core.money import Money
 from bulkgrok.core.outcome import Action, Feedback, Poll, Probe, Send, Sign
+from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Clock
 from bulkgrok.core.retry import Health, RetryQuota
 from bulkgrok.scheduler.estimates import Estimates
@@ -35,7 +36,7 @@ from bulkgrok.scheduler.governor import Governor
 from bulkgrok.scheduler.lanes import Lane
 from bulkgrok.scheduler.limits import LAG_S, Limits
 from bulkgrok.scheduler.pace import TokenBudget
-from bulkgrok.scheduler.polling import PollSchedule
+from bulkgrok.scheduler.polling import LONGEST_S, PollSchedule
 from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.waiting import Waiting
 from bulkgrok.scheduler.window import Window
@@ -46,6 +47,9 @@ _GUESSED_RPS_A_SLOT: Final = 5.0
 _MOST_OUTSTANDING: Final = 1_000_000
 _URGENT_S: Final = 120.0
 _URGENT_APART_S: Final = 5.0
+_SOME: Final = 0.1
+_EARLIER_S: Final = 3_600.0
+"""Before the first deadline: whoever comes back may have to wait for a place, and for many polls."""
 
 
 class Scheduler:
@@ -61,6 +65,7 @@ class Scheduler:
         clock: Both clocks.
         jitter: Returns uniform numbers in [0, 1).
         purse: Asked before a row is sent.
+        part: What is done of the run: a start that only submits asks for no result.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -75,8 +80,10 @@ class Scheduler:
         clock: Clock,
         jitter: Callable[[], float],
         purse: Purse,
+        part: Part = Part.WHOLE,
     ) -> None:
         self._purse = purse
+        self._part = part
         self._concurrency = concurrency
         self._max_outstanding = max_outstanding
         self._drain_s = drain_s
@@ -121,9 +128,10 @@ class Scheduler:
         self._wake.set()
 
     def watch(self, job: Job, *, delay_s: float | None = None) -> None:
-        """Poll a job from now on; `delay_s` None leaves the time to the schedule."""
+        """Poll a job from now on; `delay_s` None leaves the time to the schedule. Who only submits counts it."""
         self.outstanding += 1
-        self._sleep(job, delay_s)
+        if self._part.asks:
+            self._sleep(job, delay_s)
 
     def _lane(self, model: str) -> Lane:
         lane = self._lanes.get(model)
@@ -152,6 +160,51 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether nothing is queued, waiting, outstanding or in flight."""
         return not (self.in_flight or self._head or self._retries or self._last or len(self._jobs) or any(self._order))
+
+    @property
+    def blocked(self) -> bool:
+        """Whether rows wait to be sent and none can be before a result is redeemed: for room, or for money."""
+        if self.in_flight or self._head or self._retries:
+            return False
+        if self._purse.waiting is not None:
+            return True
+        room = self.outstanding < self.most_outstanding
+        return not room and any(self._order) and all(lane.only_deferred for lane in self._order)
+
+    @property
+    def waits_for_money(self) -> bool:
+        """Whether a row waits for money that what is on its way may leave."""
+        return self._purse.waiting is not None
+
+    @property
+    def resting(self) -> bool:
+        """Whether results are outstanding and nothing can be done before the next of them is worth asking for."""
+        if self.in_flight or self.health.outage_since is not None or not len(self._jobs):
+            return False
+        if self._jobs.next_at <= self._clock.monotonic() or any(lane.due for lane in self._order):
+            return False
+        waiting = self._head or self._retries or self._last or self._purse.waiting or any(self._order)
+        return self.blocked or not waiting
+
+    def learnt(self) -> list[Any]:
+        """Return what was learnt of latencies, for a later start."""
+        return self._polling.learnt()
+
+    def recall(self, learnt: list[Any]) -> None:
+        """Take over what an earlier start learnt of latencies."""
+        self._polling.recall(learnt)
+
+    def rests_until(self) -> float:
+        """Return when it pays to ask for results again, as UNIX seconds: one of ten is then likely to be ready.
+
+        In any case long before the first of them expires. The schedule's own times count from a poll to the next in one
+        process; who must come back first may be late, and asks for all: twice in half a minute is no use.
+        """
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        first_s = max(self._jobs.due_at(_SOME) - now, self._polling.shortest_rest_s)
+        deadline_at = self._jobs.nearest_deadline_at(now) or _FOREVER
+        last_s = deadline_at - min(_EARLIER_S, self._drain_s) - wall
+        return wall + min(first_s, max(last_s, min(LONGEST_S, self._polling.shortest_rest_s)))
 
     @property
     def most_outstanding(self) -> int:

@@ -84,6 +84,14 @@ class Waiting:
         """When `wake` has something to do."""
         return (self._begins[0] >> 2) / _TICKS_A_S if self._begins else _FOREVER
 
+    def due_at(self, part: float) -> float:
+        """Return when so large a part of the jobs, at least one, has come due; infinite where there is none."""
+        times = [at for at, end in zip(self._due_at, self._deadlines_at, strict=True) if end != _FOREVER]
+        if not times:
+            return _FOREVER
+        times.sort()
+        return times[int(part * (len(times) - 1))]
+
     def put(self, job: Job, *, at: float, now: float) -> None:
         """Take a job that is to be polled at `at`."""
         slot = self._slot()

@@ -16,7 +16,14 @@ def run_a_file() -> None:
     assert_type(report.as_json(), dict[str, Any])
 
 
+def run_in_halves() -> None:
+    assert_type(bulkgrok.submit("inputs.jsonl", mode="deferred"), bulkgrok.Report)
+    assert_type(bulkgrok.collect("inputs.bulkgrok", poll_interval=5.0), bulkgrok.Report)
+
+
 async def run_inside_a_loop() -> None:
+    assert_type(await bulkgrok.asubmit("inputs.jsonl"), bulkgrok.Report)
+    assert_type(await bulkgrok.acollect("inputs.jsonl"), bulkgrok.Report)
     assert_type(await bulkgrok.arun("inputs.jsonl", mode="deferred"), bulkgrok.Report)
 
 

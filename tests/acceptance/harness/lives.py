@@ -46,6 +46,10 @@ class Lives:
         self._began_at = 0.0
         self._cuts = 0
 
+    def types(self, *command):
+        """Type another command from now on: another part of the same run."""
+        self._command = [str(part) for part in command]
+
     def begin(self, *prefix):
         """Begin a life; `prefix` is a command that runs ours."""
         assert self.process is None

@@ -140,6 +140,8 @@ class Link:
         """Requests sent while another runner had begun to send."""
         self.posting: Callable[[], None] = lambda: None
         """Called before a POST leaves."""
+        self.asking: Callable[[str], None] = lambda _: None
+        """Called with the path of a GET before it leaves."""
 
     def cut(self) -> None:
         """Let the client be dead."""
@@ -163,6 +165,7 @@ class Link:
 
     async def get(self, path: str, *, keep: str = "") -> Exchange:
         """GET from the world."""
+        self.asking(path)
         self.asked_after_whole += path in self.whole
         self.gets_in_flight += 1
         try:

@@ -21,6 +21,7 @@ from typing import Any
 from bulkgrok.config import RunConfig
 from bulkgrok.config.values import Secret
 from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.core.part import Part
 from bulkgrok.simulator.settings import SimulatorSettings
 from bulkgrok.simulator.world import World
 from histories.api import Api
@@ -120,7 +121,7 @@ class History:
                 api.weather = ()
             limited = number < len(self._scenario.plans)
             code = await self._one(api, disk, clock, plan, limited=limited)
-            if code in {0, 3} and number + 1 >= len(self._scenario.plans):
+            if code in {0, 3} and number + 1 >= len(self._scenario.plans) and plan.part is Part.WHOLE:
                 return code
             if code == 7 and number >= len(self._scenario.plans):
                 await asyncio.sleep(self._scenario.weather[-1].ends if self._scenario.weather else HOUR)
@@ -183,7 +184,8 @@ class History:
         if death.error is None:
             return None
         if isinstance(death.error, BulkgrokError):
-            if death.error.exit_code in {2, 6}:
+            unbegun = plan.part is Part.COLLECT and "nothing was ever submitted" in str(death.error)
+            if death.error.exit_code in {2, 6} and not unbegun:
                 self._verdict.violations.append(f"refused: {death.error}")
             elif death.error.exit_code == 8 and plan.trouble is None:
                 self._verdict.violations.append(f"exit 8 on a sound disk: {death.error}")

@@ -210,11 +210,17 @@ class Life:
                 tick_s=self._tick_s,
                 status_s=_STATUS_S,
             ),
+            part=self._plan.part,
         )
         if link is self.link:
             self._engine = engine
         link.posting = lambda: self._hold_against_limits(engine)
+        link.asking = self._hold_against_part
         return await engine.run()
+
+    def _hold_against_part(self, path: str) -> None:
+        if not self._plan.part.asks and not path.endswith("/api-key"):
+            self.problems.append(f"a start that only submits asked for {path}")
 
     def _hold_against_limits(self, engine: Engine) -> None:
         """P4, to the tick: with what is about to be sent, all that the checkpoint counts is within the limits.
@@ -222,6 +228,8 @@ class Life:
         Here every request costs at most what it is taken to cost at most, so nothing can go beyond.
         """
         assert engine.stages is not None
+        if not self._plan.part.sends:
+            self.problems.append("a start that only collects sent a request")
         store: Store = engine.stages.conductor._store
         money, config = store.money(), engine.config
         for limit, taken in (

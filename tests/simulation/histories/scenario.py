@@ -6,9 +6,10 @@ Law: pure; the same seed is the same scenario for ever on one version of this fi
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bulkgrok.core.part import Part
 from bulkgrok.simulator.settings import SimulatorSettings
 from histories.api import Spell
 from histories.disk import Trouble
@@ -69,6 +70,8 @@ class Plan:
     trouble: tuple[str, int, int] | None = None
     down_s: float = 1.0
     retry_failed: bool = False
+    part: Part = Part.WHOLE
+    """What it does of the run."""
 
     def disk_trouble(self) -> Trouble | None:
         """Return a fresh trouble."""
@@ -101,7 +104,8 @@ def draw(seed: int) -> Scenario:
     rows = tuple(_rows(chance, slow=slow))
     settings = _settings(chance, slow=slow)
     weather = tuple(_weather(chance)) if chance.random() < 0.3 else ()
-    return Scenario(
+    halves = random.Random(f"halves of {seed}")
+    scenario = Scenario(
         seed=seed,
         rows=rows,
         output=chance.choice(("out.jsonl", "out.jsonl", "new/er/out.jsonl", "out.parquet", "parts/", "lines/")),
@@ -113,6 +117,15 @@ def draw(seed: int) -> Scenario:
         budget=chance.choice((0.002, 0.02, 0.5, 3.0)) if chance.random() < 0.2 else None,
         max_at_risk=chance.choice((0.05, 0.3, 1.0)) if chance.random() < 0.2 else None,
     )
+    return _in_parts(scenario, halves) if halves.random() < 0.35 else scenario
+
+
+def _in_parts(scenario: Scenario, chance: random.Random) -> Scenario:
+    """Return the scenario with a part of the run for most of its lives; only deferred rows can be submitted."""
+    parts = [Part.WHOLE, Part.COLLECT, Part.ROUND, Part.ROUND]
+    if all(row.get("deferred", scenario.flags["mode"] == "deferred" or "kind" in row) for row in scenario.rows):
+        parts += [Part.SUBMIT, Part.SUBMIT]
+    return replace(scenario, plans=tuple(replace(plan, part=chance.choice(parts)) for plan in scenario.plans))
 
 
 def _rows(chance: random.Random, *, slow: bool) -> list[dict[str, Any]]:
