@@ -120,7 +120,7 @@ def _next(report: Report, hint: str, *, template: bool) -> str:
         return f"next: {hint}"
     if report.pending or report.outstanding or report.pending is None:
         half = ""
-        if report.outstanding:
+        if report.outstanding and report.run_dir:
             run = printable(shlex.quote(report.run_dir), limit=4096)
             half = f"\nnext: or `bulkgrok collect {run}`: it fetches what is outstanding and sends nothing"
         return f"next: type the same `bulkgrok run …` again; it continues where it stopped{half}"

@@ -44,12 +44,14 @@ def collecting(
         msg = f"There is no run in {printable(found.checkpoint, limit=4096)}: nothing was ever submitted."
         raise UsageError(msg, hint="bulkgrok submit INPUT --mode deferred")
     if "output" in given:
-        told = {"run_dir": told["run_dir"]}
-    fixed = {"checkpoint": found.checkpoint, "simulate": identity.simulated}
+        told = {"run_dir": told["run_dir"]} if "run_dir" in told else {}
+    fixed = {"simulate": identity.simulated}
     config = load({"input": "-", **told, **given, **fixed}, config_file=config_file, api_key=api_key)
     return replace(
         config,
         **identity.settings,  # type: ignore[arg-type]
+        checkpoint=found.checkpoint,
+        run_id=found.run_id or None,
         input=config.input if config.output is None else identity.input_name,
         base_url=config.base_url if identity.endpoint == SIMULATOR else identity.endpoint,
         limit=None,
@@ -67,10 +69,14 @@ def _places(store: Store, found: FoundRun) -> dict[str, object]:
     if not isinstance(noted, dict):  # a version that did not note it began the run
         output = report.get("output") if isinstance(report, dict) else None
         return {"output": output or (identity.run_id if identity else None), "run_dir": found.run_dir}
+    place: dict[str, object] = {"output_format": noted["format"]}
     name = "output" if "output" in noted else "input"
     named, run_dir = str(noted[name]), Path(str(noted["run_dir"]))
-    if found.checkpoint == found.run_dir / CHECKPOINT and found.run_dir != run_dir:
+    here = found.run_dir
+    if here is not None and found.checkpoint == here / CHECKPOINT and here != run_dir:
         slash = "/" * named.endswith("/")
-        named = os.path.normpath(found.run_dir / os.path.relpath(named, run_dir)) + slash
-        run_dir = found.run_dir
-    return {name: named, "output_format": noted["format"], "run_dir": run_dir}
+        named = os.path.normpath(here / os.path.relpath(named, run_dir)) + slash
+        run_dir = here
+    if here is not None or run_dir.is_dir():  # a database may be read where nothing of the run lies
+        place["run_dir"] = run_dir
+    return place | {name: named}

@@ -109,7 +109,12 @@ class NoSource:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def chunks(self, *, again: bool) -> AsyncIterator[Sequence[RawRow]]:  # noqa: ARG002 - there are none
+    async def chunks(
+        self,
+        *,
+        again: bool,  # noqa: ARG002 - there are none
+        passing: Passing | None = None,  # noqa: ARG002 - as above
+    ) -> AsyncIterator[Sequence[RawRow]]:
         """Yield no rows."""
         none: tuple[Sequence[RawRow], ...] = ()
         for chunk in none:
