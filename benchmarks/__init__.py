@@ -14,12 +14,15 @@ the same command with one row. Everything that makes bulkgrok durable is on, on 
     nginx         a server that is not the bottleneck: direct, streaming and deferred
     counting      a server that counts each second, and tells when its first request came
     table         figures and how they are printed
+    targets       the figures to reach, beside what was measured
+    virtual       whole runs in virtual time, for what is a schedule and no speed
 
     throughput    direct, streaming, deferred: against a bare aiohttp loop doing the same
     peers         against other clients, each in an environment of its own
     scale         memory, start and resume as inputs grow; the start of the command
     outstanding   what a million accepted jobs take
     rates         limits: what is used of them, and what is refused
+    fairness      tokens a minute: large requests behind small ones
     pickup        polls a result, and how late it is picked up, in virtual time
     parts         checkpoint and sinks alone
     clients/      the programs that are compared: one file each, runnable without bulkgrok

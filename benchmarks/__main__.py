@@ -9,8 +9,9 @@ import time
 import traceback
 from pathlib import Path
 
-from benchmarks import outstanding, parts, peers, pickup, rates, scale, throughput
+from benchmarks import fairness, outstanding, parts, peers, pickup, rates, scale, throughput
 from benchmarks.facts import facts
+from benchmarks.targets import compared
 from benchmarks.work import CACHE
 
 BENCHMARKS = {
@@ -19,6 +20,7 @@ BENCHMARKS = {
     "scale": scale.measure,
     "outstanding": outstanding.measure,
     "rates": rates.measure,
+    "fairness": fairness.measure,
     "pickup": pickup.measure,
     "parts": parts.measure,
 }
@@ -40,7 +42,7 @@ def main() -> int:
     asked.work.mkdir(parents=True, exist_ok=True)
     machine = facts(asked.work)
     print("\n".join(f"{name:<10} {value}" for name, value in machine.items()) + "\n")
-    began, kept, failed = time.time(), {}, []
+    began, kept, failed, every = time.time(), {}, [], []
     _RESULTS.mkdir(exist_ok=True)
     path = _RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime(began))
     for name in asked.names or BENCHMARKS:
@@ -51,8 +53,10 @@ def main() -> int:
             failed.append(name)
             continue
         print("\n".join(table.text() for table in tables), flush=True)
+        every += tables
         kept[name] = [table.as_json() for table in tables]
         path.write_text(json.dumps({"at": began, "short": asked.short, "facts": machine, "tables": kept}, indent=1))
+    print(compared(every).text())
     print(f"kept in {path}, after {time.time() - began:,.0f} s")
     for name in failed:
         print(f"not measured: {name}, see above")

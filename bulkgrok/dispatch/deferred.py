@@ -84,6 +84,8 @@ class Redeemer:
         self._events = events
         self._progress = progress
         self._again = again
+        self._server_at: tuple[float, float] | None = None
+        """The server's clock at a moment of the monotonic one, as its last reply told it."""
 
     async def poll(self, job: Job) -> Feedback:
         """GET a job's result once and carry out what the reply means."""
@@ -145,9 +147,17 @@ class Redeemer:
                 assert_never(verdict)
 
     def _is_final(self, job: Job, exchange: Exchange, asked_at: float) -> bool:
-        """Whether the server had passed the job's deadline when it answered, by its own clock where it tells it."""
-        server_now = exchange.date_at if isinstance(exchange, Reply) and exchange.date_at is not None else asked_at
-        return server_now >= job.deadline_at
+        """Whether the server had passed the job's deadline when it answered, by its own clock where it ever told it.
+
+        This machine's clock may be set at any time; the monotonic one stands still at most while the machine sleeps.
+        """
+        now = self._clock.monotonic()
+        if isinstance(exchange, Reply) and exchange.date_at is not None:
+            self._server_at = exchange.date_at, now
+        if self._server_at is None:
+            return asked_at >= job.deadline_at
+        date_at, then = self._server_at
+        return date_at + now - then >= job.deadline_at
 
     async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
         redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=None)

@@ -3,8 +3,8 @@
 Law: pure and deterministic; ages are seconds since a request was sent. A poll tells that a result came between the last
 age at which it was not there and now, or that it is still to come. From such intervals the hazard of each age is
 estimated (how many of those that are not ready at an age become ready just after it), so that what is still outstanding
-counts as well as what is done. Where little is known the hazards are those of a log-normal distribution with the mean
-and the variance of what is known; where much is, no shape is assumed. What is old fades.
+counts as well as what is done. Where little is known the hazards are those of the log-normal distribution that what is
+known makes likeliest; where much is, no shape is assumed. What is old fades.
 
 The times of polls are those that cost least: each second that a result lies ready costs 1, each poll a price, the same
 part of the mean latency whatever that is (dynamic programming over the ages).
@@ -13,7 +13,6 @@ part of the mean latency whatever that is (dynamic programming over the ages).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from math import erfc, log, sqrt
 from typing import Any, Final
 
@@ -26,8 +25,16 @@ _AGES: Final = tuple(_FIRST_S * _RATIO**number for number in range(_BINS))
 _UNKNOWN: Final = 0.06
 _ASSUMED_WEIGHT: Final = 8.0
 """How many jobs the log-normal counts for at each age."""
-_ASSUMED_SIGMA: Final = 0.6
-_REMEMBERED: Final = 600.0
+_ASSUMED_SIGMA: Final = 0.6 / _LOG
+_STEP: Final = 0.8
+_FINE: Final = 0.02
+_LEAST: Final = 1e-6
+_MOST: Final = 0.999
+_GONE: Final = 1e-12
+_ROOT_2: Final = sqrt(2.0)
+_UNSEEN_BINS: Final = 22
+"""How far beyond what was seen the mean is believed: three times the age."""
+_REMEMBERED: Final = 450.0
 _ROUNDS: Final = 2
 _ENOUGH: Final = 6
 _AGAIN_S: Final = 1.0
@@ -42,6 +49,20 @@ def _bin(age_s: float) -> int:
     return min(_BINS - 1, int(log(age_s / _FIRST_S) / _LOG + 0.5))
 
 
+def _hazard(number: int, middle: float, sigma: float) -> float:
+    """Return how many of those that come to a bin become ready in it, if logarithms of latencies are normal.
+
+    Args:
+        number: The bin's.
+        middle: The median, in bins.
+        sigma: Their deviation, in bins.
+    """
+    before = erfc((number - 0.5 - middle) / sigma / _ROOT_2)
+    if before < _GONE:
+        return _MOST
+    return min(_MOST, max(_LEAST, 1.0 - erfc((number + 0.5 - middle) / sigma / _ROOT_2) / before))
+
+
 class Latency:
     """What is known of the latencies of one kind and model."""
 
@@ -49,6 +70,8 @@ class Latency:
         self._ready: dict[tuple[int, int], float] = {}
         self._pending: dict[tuple[int, int], float] = {}
         self._hazard = [_UNKNOWN] * _BINS
+        self._shape: tuple[float, float] | None = None
+        """Median and deviation of the log-normal distribution that fits best, in bins."""
         self._total = 0.0
         self._new = 0
         self._ready_count = 0
@@ -126,8 +149,10 @@ class Latency:
             passed[last + 1] -= weight
         for number in range(1, _BINS + 1):
             passed[number] += passed[number - 1]
+        shape = self._fit()
+        assumed = self._hazard = [_hazard(number, *shape) for number in range(_BINS)]
         for _ in range(_ROUNDS):
-            self._hazard = self._smooth(*self._expected(passed), self._assumed())
+            self._hazard = self._smooth(*self._expected(passed), assumed)
         self._mean_s = self._mean()
         self._plans.clear()
 
@@ -149,21 +174,37 @@ class Latency:
                 left -= share * scale
         return came, ready
 
-    def _assumed(self) -> list[float]:
-        """Return the hazards of a log-normal distribution like the one that is known; in units of bins."""
-        alive, mass, mean, square = 1.0, 1e-9, 0.0, 0.0
-        for number, hazard in enumerate(self._hazard):
-            share = alive * hazard
-            alive -= share
-            mass += share
-            mean += share * number
-            square += share * number * number
-        mean /= mass
-        known = max(0.0, square / mass - mean * mean)
-        prior = (_ASSUMED_SIGMA / _LOG) ** 2
-        sigma = sqrt((known * self._total + prior * _ASSUMED_WEIGHT) / (self._total + _ASSUMED_WEIGHT))
-        tails = [0.5 * erfc((number + 0.5 - mean) / sigma / sqrt(2.0)) for number in range(-1, _BINS)]
-        return [1.0 - after / before if before > 1e-9 else _UNKNOWN for before, after in pairwise(tails)]
+    def _fit(self) -> tuple[float, float]:
+        """Return the log-normal distribution that makes what was seen likeliest, from the last one on."""
+        if self._shape is None:
+            weight = max(1e-9, sum(self._ready.values()))
+            middle = sum(last * some for (_, last), some in self._ready.items()) / weight
+            self._shape = middle, _ASSUMED_SIGMA
+        (middle, sigma), step, least = self._shape, _STEP, self._misfit(*self._shape)
+        while step > _FINE:
+            for around in (
+                (middle + step * sigma, sigma), (middle - step * sigma, sigma),
+                (middle, sigma * (1.0 + step)), (middle, sigma / (1.0 + step)),
+                (middle + step * sigma, sigma * (1.0 + step)), (middle - step * sigma, sigma / (1.0 + step)),
+            ):  # fmt: skip
+                if (found := self._misfit(*around)) < least - 1e-9:
+                    (middle, sigma), least = around, found
+                    break
+            else:
+                step /= 2.0
+        self._shape = middle, sigma
+        return self._shape
+
+    def _misfit(self, middle: float, sigma: float) -> float:
+        """Return by how much a distribution makes what was seen unlikely, and how unusual its deviation is."""
+        scale = 1.0 / (sigma * _ROOT_2)
+        left = [max(_GONE, erfc((number + 0.5 - middle) * scale)) for number in range(_BINS)]
+        unlikely = _ASSUMED_WEIGHT * log(sigma / _ASSUMED_SIGMA) ** 2
+        for (first, last), weight in self._ready.items():
+            unlikely -= weight * log(max(_LEAST, 1.0 - left[last] / left[first]))
+        for (first, last), weight in self._pending.items():
+            unlikely -= weight * log(left[last] / left[first])
+        return unlikely
 
     def _smooth(self, came: list[float], ready: list[float], assumed: list[float]) -> list[float]:
         """Return hazards out of what was seen in bins around: the fewer there are, the more bins."""
@@ -178,14 +219,14 @@ class Latency:
             found = (max(0.0, some) / bins + assumed[number] * _ASSUMED_WEIGHT) / (
                 max(0.0, all_of) / bins + _ASSUMED_WEIGHT
             )
-            hazard.append(min(0.999, max(1e-6, found)))
+            hazard.append(min(_MOST, max(_LEAST, found)))
         return hazard
 
     def _mean(self) -> float:
-        """Return the mean latency, as far as ages were seen."""
+        """Return the mean latency, as far as it can be believed."""
         seen = max((last for _, last in (*self._ready, *self._pending)), default=_BINS - 1)
         alive, mean, mass = 1.0, 0.0, 0.0
-        for number in range(1, seen + 1):
+        for number in range(1, min(_BINS, seen + _UNSEEN_BINS)):
             share = alive * self._hazard[number]
             alive -= share
             mean += share * (_AGES[number - 1] + _AGES[number]) / 2

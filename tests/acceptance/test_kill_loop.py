@@ -12,6 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from harness.command import COMMAND, environment
 from harness.judge import judge, read_lines, read_results
 from harness.lives import Lives
@@ -22,6 +23,8 @@ from harness.wire import Wire
 
 KILLS = int(os.environ.get("BULKGROK_KILLS", "30"))
 KILLS_A_RUN = 15
+LONG = 100
+"""From so many kills on a proof tells how far it is."""
 AT_ONCE = 2
 """n runs at the same time."""
 ROWS = 240
@@ -106,7 +109,7 @@ class Torment:
         self._sleep(0.3)
         if self.chance.random() < 0.7:
             self.lives.cut(self.wire)
-        time.sleep(self.chance.uniform(0.0, 0.3) if KILLS < 100 or self.chance.random() < 0.9 else 6.0)
+        time.sleep(self.chance.uniform(0.0, 0.3) if KILLS < LONG or self.chance.random() < 0.9 else 6.0)
         self.lives.signal(signal.SIGCONT)
         self._sleep(0.8)
         return self._kill("after_a_pause")
@@ -149,7 +152,8 @@ class Torment:
         code = self.lives.await_end(end, within_s=60)
         self._come_to_rest()
         code = 128 - code if code < 0 else code  # as a shell tells it: a signal may come when all is over
-        assert code in {0, 3, 130, 143}, (code, self.lives.last_words())
+        if code not in {0, 3, 130, 143}:
+            pytest.fail(f"exit code {code}: {self.lives.last_words()}")
         return code in {0, 3}
 
     def _come_to_rest(self):
@@ -270,6 +274,10 @@ def test_whatever_ends_it_every_row_comes_once_and_every_bill_is_explained(tmp_p
             for name in ("rows", "billed", "answered", "failed", "in_doubt", "doubled", "lost", "unexplained"):
                 sums[name] += getattr(verdict, name)
             worst, worst_lost = max(worst, verdict.worst), max(worst_lost, verdict.worst_lost)
+            if KILLS >= LONG:
+                print(
+                    f"so far: kills={counts['kills']} {' '.join(f'{name}={n}' for name, n in sums.items())}", flush=True
+                )
     slowest, cpu = (max((getattr(one, key) for one in seconds), default=0.0) for key in ("wall_s", "cpu_s"))
     print(
         f"kills={counts['kills']} second_runners={len(seconds)} (slowest {slowest:.2f} s, CPU {cpu:.2f} s) "

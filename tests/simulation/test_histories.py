@@ -11,10 +11,12 @@ from histories.history import play
 from histories.scenario import draw
 
 SEEDS = range(100, 140)
+#: Histories that once went wrong: a first page torn while it was made; clocks set a day ahead and a day back.
+ONCE_WRONG = (2_000_733, 41_000_005, 41_000_173)
 RUN = Path(__file__).with_name("run.py")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *ONCE_WRONG])
 def test_nothing_is_lost_or_doubled_in_a_hostile_history(seed):
     verdict = play(seed)
     assert not verdict.violations, f"play it again: python tests/simulation/run.py --seed {seed}"

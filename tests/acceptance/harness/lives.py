@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.command import COMMAND
 from harness.judge import Life
 
+LOCKED = 6
 _LOOK_S = 0.0005
 _TRACEBACK = re.compile("Traceback|Exception ignored|never retrieved|was destroyed")
 
@@ -134,7 +135,7 @@ class Lives:
         until = time.monotonic() + 30
         while self.process.poll() is None and other.poll() is None and time.monotonic() < until:
             time.sleep(_LOOK_S)
-        if other.poll() is None:
+        if self.process.poll() == LOCKED or (other.poll() is None and self.process.poll() is not None):
             self.process, other = other, self.process
         return other.wait(30)
 

@@ -125,3 +125,28 @@ def test_what_is_not_known_is_asked_for_at_once_after_a_restart():
     schedule = PollSchedule()
     job = Job(row=1, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0)
     assert schedule.early_s(job, now=5_000.0) == 0.0
+
+
+def test_a_clock_that_was_set_back_puts_no_poll_off():
+    """A day back: by that clock the job was not even submitted."""
+    schedule = PollSchedule()
+    for row in range(20):
+        job = Job(
+            row=row, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0, pending_s=18.0
+        )
+        schedule.saw(job, age_s=20.0 + row, ready=True)
+    waiting = Job(row=99, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0, pending_s=9.0)
+    assert schedule.early_s(waiting, now=10.0) > 0.0
+    assert schedule.early_s(waiting, now=-86_390.0) == 0.0
+    assert schedule.delay_s(waiting, now=-86_390.0, jitter=0.5) <= 30.0
+
+
+def test_no_postponement_is_longer_than_a_tenth_of_the_time_of_a_result():
+    schedule = PollSchedule()
+    for row in range(200):
+        job = Job(
+            row=row, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=9e5, pending_s=70_000.0
+        )
+        schedule.saw(job, age_s=80_000.0, ready=True)
+    waiting = Job(row=99, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0, pending_s=0.0)
+    assert 0.0 < schedule.early_s(waiting, now=60.0) <= 8_640.0
