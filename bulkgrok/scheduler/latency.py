@@ -31,6 +31,7 @@ _FINE: Final = 0.02
 _LEAST: Final = 1e-6
 _MOST: Final = 0.999
 _GONE: Final = 1e-12
+_ANCHOR: Final = 0.1
 _ROOT_2: Final = sqrt(2.0)
 _UNSEEN_BINS: Final = 22
 """How far beyond what was seen the mean is believed: three times the age."""
@@ -201,7 +202,9 @@ class Latency:
         left = [max(_GONE, erfc((number + 0.5 - middle) * scale)) for number in range(_BINS)]
         unlikely = _ASSUMED_WEIGHT * log(sigma / _ASSUMED_SIGMA) ** 2
         for (first, last), weight in self._ready.items():
-            unlikely -= weight * log(max(_LEAST, 1.0 - left[last] / left[first]))
+            # That it came so far counts a little where no poll told of it: else what is known of late ages alone, after
+            # a restart, would fit the far end of any distribution.
+            unlikely -= weight * (log(max(_LEAST, 1.0 - left[last] / left[first])) + _ANCHOR * log(left[first]))
         for (first, last), weight in self._pending.items():
             unlikely -= weight * log(left[last] / left[first])
         return unlikely
