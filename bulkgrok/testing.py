@@ -114,6 +114,7 @@ class MemorySink:
 
     name = "memory"
     appendable = True
+    unfinished = False
 
     def __init__(self) -> None:
         self.rows: list[Settled] = []

@@ -5,6 +5,7 @@ import random
 
 import postgresql
 import pytest
+from harness import s3
 from hypothesis import settings
 
 from bulkgrok.checkpoint import Committer
@@ -84,6 +85,17 @@ def postgres():
     server = postgresql.Given() if postgresql.DSN else postgresql.Server()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 server that this process's environment points at; skips where moto is not installed."""
+    if not s3.available():
+        pytest.skip("moto is not installed: tox run -e s3")
+    with s3.S3Server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -77,8 +77,8 @@ _POLICY = parsing.choice("resubmit", "fail")
 _POLICY_WORDS = "resubmit|fail"
 
 FLAGS: Final[tuple[Flag, ...]] = (
-    _flag("o output", parsing.path, PLACES, "Results file (.jsonl, .parquet), or a folder of parts (ends in /). "
-          "Default: beside the input.", metavar="PATH"),
+    _flag("o output", parsing.place, PLACES, "Results file (.jsonl, .parquet), or a folder of parts (ends in /); also "
+          "s3://, gs://, abfs://. Default: beside the input.", metavar="PATH|URI"),
     _flag("output-format", parsing.choice("jsonl", "parquet"), PLACES, "Default: from the output's name; "
           "a folder is parquet.", metavar="jsonl|parquet"),
     _flag("run-dir", parsing.path, PLACES, "Where checkpoint and log are kept. Default: beside the output.",
@@ -87,7 +87,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
           "Default: checkpoint.db in the run directory.", metavar="PATH|postgresql://…"),
     _flag("run-id", parsing.run_id, PLACES, "Names the run in a shared checkpoint. Default: the output's path.",
           metavar="NAME"),
-    _flag("media-dir", parsing.path, PLACES, "Where videos are downloaded to. Default: beside the output.",
+    _flag("media-dir", parsing.place, PLACES, "Where videos are downloaded to. Default: beside the output.",
           metavar="PATH"),
     _flag("no-download", parsing.switch, PLACES, "Keep the addresses of videos, download none.",
           field="download", negative=True),

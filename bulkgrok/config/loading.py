@@ -216,7 +216,7 @@ def _input(source: object) -> str:
     if source == "-":
         return "-"
     try:
-        return str(parsing.path(source))
+        return str(parsing.place(source))
     except ValueError as error:
         msg = f"The input {error}. Nothing was sent."
         raise UsageError(msg, hint="bulkgrok run inputs.jsonl") from None

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from bulkgrok.core.address import Address, is_address
+from bulkgrok.core.address import parse as parse_address
 from bulkgrok.core.databaseurl import DatabaseUrl, is_database
 
 Parser = Callable[[object], object]
@@ -183,7 +185,7 @@ def path(value: object) -> Path:
         msg = f"must be a path, not {_shown(value)}"
         raise ValueError(msg)
     if match := _URI.match(raw):
-        msg = f"must be a local path for now: {match[1].lower()}:// addresses arrive with a later version"
+        msg = f"must be a local path, not an address of {match[1].lower()}://"
         raise ValueError(msg)
     if raw.startswith("~/"):
         raw = str(Path(raw).expanduser())
@@ -209,6 +211,21 @@ def run_id(value: object) -> str:
         msg = f"must be one line of at most {MAX_RUN_ID:,} characters, not {_shown(value)}"
         raise ValueError(msg)
     return name
+
+
+def place(value: object) -> Path | Address:
+    """Return an absolute path, or an address in an object store."""
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, str) and is_address(value):
+        return parse_address(value)
+    try:
+        return path(value)
+    except ValueError as error:
+        if isinstance(value, str) and (match := _URI.match(value)):
+            msg = f"must be a path or an address of s3://, gs://, abfs:// or az://, not of {match[1].lower()}://"
+            raise ValueError(msg) from None
+        raise error from None
 
 
 def existing_file(value: object) -> Path:

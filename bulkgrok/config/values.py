@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulkgrok.core.address import Address
 from bulkgrok.core.databaseurl import DatabaseUrl
 from bulkgrok.core.secret import Secret
 
@@ -20,11 +21,11 @@ class RunConfig:
     """What `bulkgrok run` was asked to do. Paths are absolute; durations are seconds; None is "not given"."""
 
     input: str
-    """A path, or "-" for standard input."""
+    """A path, an address in an object store, or "-" for standard input."""
     api_key: Secret = field(default_factory=lambda: Secret(""))
 
     # Where things lie (see `Places`)
-    output: Path | None = None
+    output: Path | Address | None = None
     output_is_folder: bool = False
     """Whether the output was written with a trailing slash; an existing directory is a folder either way."""
     output_format: str | None = None
@@ -32,7 +33,7 @@ class RunConfig:
     checkpoint: Path | DatabaseUrl | None = None
     run_id: str | None = None
     """The run's name in a shared checkpoint."""
-    media_dir: Path | None = None
+    media_dir: Path | Address | None = None
     download: bool = True
 
     # What is asked: fixed on resume
@@ -97,15 +98,15 @@ class Places:
     """Where the files of one run lie."""
 
     run_id: str
-    """The name that was given, or the output's absolute path."""
-    output: Path
+    """The name that was given, or the output's absolute path or address."""
+    output: Path | Address
     """The results file, or the folder of parts."""
     folder: bool
     output_format: str
     """jsonl or parquet."""
-    errors: Path
-    media_dir: Path
-    asset_base: Path
+    errors: Path | Address
+    media_dir: Path | Address
+    asset_base: Path | Address
     """The folder that asset paths in the output are relative to."""
     run_dir: Path
     """With a shared checkpoint it holds nothing that a run needs to go on."""

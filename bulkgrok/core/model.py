@@ -290,6 +290,7 @@ class Fingerprint:
 
     size: int
     sha256: str
+    """Of an object in a store that gives each content a name of its own: that name, as `etag:NAME`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -431,6 +431,15 @@ class Sink(Protocol):
         """Whether rows can be added behind a final position; if not, more rows mean a replay from the start."""
         ...
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether `commit`, or `finish`, is to be called again once the position it returned is stored.
+
+        Where that call returns the same position, the place is away for now: no rows are to be written before a later
+        call returns another one, or raises StorageFailed.
+        """
+        ...
+
     def check(self, position: Position | None, owned: Callable[[bytes], bool]) -> None:
         """Refuse a place this run did not write. Changes nothing.
 
@@ -455,7 +464,7 @@ class Sink(Protocol):
         ...
 
     def commit(self) -> Position:
-        """Make final what can be, durably, and return the position."""
+        """Make final what can be, durably, and return the position; the one before is stored by now."""
         ...
 
     def finish(self, *, complete: bool) -> Position:
@@ -474,6 +483,13 @@ class FailureFile(Protocol):
         """Refuse a file this run did not write (UsageError)."""
         ...
 
-    def replace(self, failures: Iterable[Settled], plan: Callable[[Position], None]) -> None:
-        """Write all failures to a temporary file, call `plan` with what identifies it, then rename it into place."""
+    def probe(self) -> None:
+        """Find out whether it may be written, where only writing tells (UsageError)."""
+        ...
+
+    def replace(self, failures: Iterable[Settled], plan: Callable[[Position], None]) -> bool:
+        """Write all failures to a temporary file, call `plan` with what identifies it, then put it in place.
+
+        Returns whether that was done; if not, its place is away for now.
+        """
         ...

@@ -11,12 +11,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from bulkgrok.core.address import Address
+from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import Asset, AssetRef, Fetched, Record
 from bulkgrok.core.ports import Events, Offload, Transport
 from bulkgrok.core.retry import backoff_s
+from bulkgrok.dispatch.bucket import MediaBucket
 from bulkgrok.dispatch.placing import MediaFolder, PartFile
+from bulkgrok.objects import Unreachable
 
 _TRIES: Final = 8
 _MOST_TRIES: Final = 100
@@ -24,6 +28,11 @@ _MOST_TRIES: Final = 100
 _FRESH_ADDRESSES: Final = 2
 _GONE: Final = frozenset({401, 403, 404, 410})
 
+#: A store that is away for longer ends the run.
+_PATIENCE_S: Final = 300.0
+_LONGEST_PAUSE_S: Final = 30.0
+
+T = TypeVar("T")
 Fresh = Callable[[Record], Awaitable[tuple[AssetRef, ...] | None]]
 
 
@@ -53,6 +62,15 @@ class _Source:
     etag: str | None = None
 
 
+def _folder(media_dir: Path | Address, base: Path | Address, scratch: Path | None) -> MediaFolder | MediaBucket:
+    if isinstance(media_dir, Path) and isinstance(base, Path):
+        return MediaFolder(media_dir, base=base)
+    if isinstance(media_dir, Path) or isinstance(base, Path) or scratch is None:
+        msg = f"{media_dir} and {base} lie apart"
+        raise ValueError(msg)
+    return MediaBucket(media_dir, base=base, scratch=scratch)
+
+
 class AssetDownloader:
     """Fetches files, a row at a time.
 
@@ -65,6 +83,7 @@ class AssetDownloader:
         events: Told of files and failed tries.
         sleep: Waits.
         jitter: Uniform in [0, 1).
+        scratch: A folder on the disk for what goes to an object store.
     """
 
     def __init__(  # noqa: PLR0913 - a stage takes its ports one by one
@@ -72,16 +91,18 @@ class AssetDownloader:
         *,
         transport: Transport,
         offload: Offload,
-        media_dir: Path,
-        asset_base: Path,
+        media_dir: Path | Address,
+        asset_base: Path | Address,
         fresh: Fresh,
         events: Events,
         sleep: Callable[[float], Awaitable[object]],
         jitter: Callable[[], float],
+        scratch: Path | None = None,
     ) -> None:
         self._transport = transport
+        self._where = media_dir
         self._offload = offload
-        self._folder = MediaFolder(media_dir, base=asset_base)
+        self._folder = _folder(media_dir, asset_base, scratch)
         self._fresh = fresh
         self._events = events
         self._sleep = sleep
@@ -102,7 +123,7 @@ class AssetDownloader:
         """
         assets = []
         for number, ref in enumerate(refs):
-            if number < len(known) and await self._offload(self._folder.holds, known[number]):
+            if number < len(known) and await self._patiently(self._folder.holds, known[number]):
                 assets.append(known[number])
                 continue
             result = await self._fetch(record, ref, number)
@@ -117,11 +138,33 @@ class AssetDownloader:
             source = _Source(url=ref.url)
             if (failed := await self._download(record, source, number, part)) is not None:
                 return failed
-            asset: Asset = await self._offload(self._folder.place, part, source.url)
+            asset = await self._patiently(self._folder.place, part, source.url)
         finally:
             part.discard()
         self._events("asset.downloaded", row=record.row, path=asset.path, bytes=asset.bytes)
         return asset
+
+    async def lacking(self, assets: Sequence[Asset]) -> list[bool]:
+        """Tell, at a glance, which of some files the output names are not there.
+
+        Raises:
+            StorageFailed: The store refused.
+        """
+        return await self._patiently(self._folder.lacks, assets)
+
+    async def _patiently(self, call: Callable[..., T], *args: object) -> T:
+        """Call what asks a store, again where that is away for now."""
+        waited, failures = 0.0, 0
+        while True:
+            try:
+                return await self._offload(call, *args)
+            except Unreachable as failure:
+                if waited >= _PATIENCE_S:
+                    msg = f"{self._where} is away: {failure}; every answer so far is kept in the checkpoint"
+                    raise StorageFailed(msg, hint="when it is back, type the same command again") from None
+                pause_s = min(backoff_s(failures, jitter=self._jitter()), _LONGEST_PAUSE_S)
+            await self._sleep(pause_s)
+            waited, failures = waited + pause_s, failures + 1
 
     async def _begin(self, record: Record, number: int) -> PartFile:
         """Open a part file; whoever is cancelled meanwhile leaves none behind."""

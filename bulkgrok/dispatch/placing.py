@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -116,7 +116,7 @@ class MediaFolder:
         with _storing(self._folder):
             _make(self._folder)
         name = stem(row, custom_id, number)
-        for candidate in _names(name):
+        for candidate in names(name):
             path = self._folder / f".{candidate}.part"
             with _storing(path):
                 descriptor = _claim(path)
@@ -131,7 +131,7 @@ class MediaFolder:
             StorageFailed: The disk refused.
         """
         digest = part.finish()
-        for candidate in _names(part.name):
+        for candidate in names(part.name):
             path = self._folder / f"{candidate}.mp4"
             with _storing(path):
                 if _link(part.path, path) or _is(path, part.size, digest):
@@ -143,6 +143,18 @@ class MediaFolder:
         relative = os.path.relpath(path, self._base)
         return Asset(url=url, path=Path(relative).as_posix(), bytes=size, sha256=digest)
 
+    def lacks(self, assets: Sequence[Asset]) -> list[bool]:
+        """Tell, at a glance, which of some files the output names are not there."""
+        return [not self._is_there(asset) for asset in assets]
+
+    def _is_there(self, asset: Asset) -> bool:
+        if asset.path is None:
+            return True
+        try:
+            return (self._base / asset.path).stat().st_size == asset.bytes
+        except OSError:
+            return False
+
     def holds(self, asset: Asset) -> bool:
         """Tell whether a file the output names is there and whole."""
         if asset.path is None or asset.bytes is None or asset.sha256 is None:
@@ -153,7 +165,8 @@ class MediaFolder:
             return False
 
 
-def _names(name: str) -> Iterator[str]:
+def names(name: str) -> Iterator[str]:
+    """Yield a name, then others like it."""
     yield name
     number = 2
     while True:

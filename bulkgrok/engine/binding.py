@@ -182,6 +182,8 @@ def _same_input(found: RunIdentity, wanted: Wanted) -> None:
 def _sizes(old: Fingerprint | None, new: Fingerprint | None) -> str:
     if old is None or new is None:
         return ""
+    if old.size == new.size and old.sha256.startswith("etag:"):
+        return f" (same size, another ETag: {old.sha256[5:]} was, {new.sha256.removeprefix('etag:')} is)"
     if old.size == new.size:
         return f" (same size, other content: SHA-256 {old.sha256[:12]}… was, {new.sha256[:12]}… is)"
     return f" (was {old.size:,} bytes, is {new.size:,})"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.model import Answer, Asset, AssetRef, Code, Reply, RequestId, Settled, Unusable
+from bulkgrok.core.model import Answer, AssetRef, Code, Reply, RequestId, Settled, Unusable
 from bulkgrok.core.ports import Checkpoint, Kind, Store, Transport
 from bulkgrok.core.retry import wait_s
 from bulkgrok.core.verdict import Answered, JobRefused, Missing, Stop, judge_get
@@ -32,7 +31,6 @@ class Downloads:
         store: Read, after a restart, for files that should be there.
         settler: Knows the rows and settles them.
         downloader: Fetches files.
-        asset_base: What asset paths in the checkpoint are relative to.
         settled: Called after each row.
         failed: Called with what must stop the run (the disk refused).
         say: Told, in words, of a file that is missing and cannot be had again.
@@ -45,7 +43,6 @@ class Downloads:
         store: Store,
         settler: Settler,
         downloader: AssetDownloader,
-        asset_base: Path,
         settled: Callable[[], None],
         failed: Callable[[BaseException], None],
         say: Callable[[str], None],
@@ -55,7 +52,6 @@ class Downloads:
         self._noted = False
         self._settler = settler
         self._downloader = downloader
-        self._asset_base = asset_base
         self._settled = settled
         self._say = say
         self._failed = failed
@@ -91,22 +87,17 @@ class Downloads:
                 return
             while batch := await self._checkpoint.call(self._store.outbox, after, _BATCH):
                 after = batch[-1].seq
-                for settled in batch:
-                    if settled.assets and not all(map(self._is_there, settled.assets)):
+                with_files = [settled for settled in batch if settled.assets]
+                lacking = iter(await self._downloader.lacking([a for settled in with_files for a in settled.assets]))
+                for settled in with_files:
+                    lacks = [next(lacking) for _ in settled.assets]
+                    if any(lacks):
                         await self._mend(settled)
         except Exception as error:  # noqa: BLE001 - stop for it, or drain and tell if it is a defect
             self._failed(error)
         finally:
             self.mending = False
             self._settled()
-
-    def _is_there(self, asset: Asset) -> bool:
-        if asset.path is None:
-            return True
-        try:
-            return (self._asset_base / asset.path).stat().st_size == asset.bytes
-        except OSError:
-            return False
 
     async def _mend(self, settled: Settled) -> None:
         record, answer = await self._settler.record(settled.row)

@@ -18,6 +18,8 @@ from typing import Final
 from bulkgrok import kinds, readers
 from bulkgrok.checkpoint import Committer, open_store, read_store
 from bulkgrok.config import Places, RunConfig, places
+from bulkgrok.core.address import Address, is_address
+from bulkgrok.core.address import parse as parse_address
 from bulkgrok.core.errors import BulkgrokError, InputError, RunMismatch, UsageError
 from bulkgrok.core.model import BadRow, Fingerprint, Mode, RowSet
 from bulkgrok.core.part import Part
@@ -29,15 +31,17 @@ from bulkgrok.engine.leftovers import REPLIES, set_aside
 from bulkgrok.engine.lock import RunLock
 from bulkgrok.engine.preview import encoder_of, prices_of
 from bulkgrok.engine.recovery import owned_by
-from bulkgrok.engine.source import FileSource, NoSource, RowsSource
+from bulkgrok.engine.source import FileSource, NoSource, ObjectSource, RowsSource
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.kinds.prices import Prices
-from bulkgrok.sinks import open_sink
+from bulkgrok.sinks import open_sink, place_of
 from bulkgrok.sinks.errors import ErrorsFile
 from bulkgrok.sinks.line import row_of, speaks_of
 from bulkgrok.telemetry.wording import printable
 
 _ERRORS: Final = "errors"
+#: The folder, in the run directory, of what is on its way to an object store. Nothing in it is needed by a later start.
+SCRATCH: Final = "scratch"
 _SAMPLED: Final = 20
 _ONLY_DEFERRED: Final = "only_deferred"
 #: The note of where the results of a run go.
@@ -51,13 +55,13 @@ class OpenRun:
     places: Places
     store: Store
     committer: Committer
-    source: FileSource | NoSource | RowsSource
+    source: FileSource | ObjectSource | NoSource | RowsSource
     encoder: Encoder
     prices: Prices
     sink: Sink
     errors: ErrorsFile
     rebound: bool
-    asset_base: Path
+    asset_base: Path | Address
     """What the asset paths in the checkpoint are relative to: where the run's first output lay."""
 
 
@@ -97,10 +101,16 @@ class Opening:
         self._prices = prices_of(config)
         self._encoder = encoder_of(config)
         self._sink = sink or self._file_sink()
-        self._errors = ErrorsFile(self._places.errors, simulated=config.simulate)
+        self._errors = self._errors_file()
+
+    def _errors_file(self) -> ErrorsFile:
+        found = self._places
+        place = place_of(found.errors.parent, scratch=found.run_dir / SCRATCH)
+        return ErrorsFile(found.errors, simulated=self._config.simulate, place=place)
 
     def _file_sink(self) -> Sink:
         return open_sink(
+            scratch=self._places.run_dir / SCRATCH,
             output=self._places.output,
             folder=self._places.folder,
             output_format=self._places.output_format,
@@ -137,12 +147,12 @@ class Opening:
         )
         store, committer = await self._open_checkpoint(wanted)
         rebound = await committer.call(self._compared, bind, store, wanted)
-        if isinstance(source, FileSource) and not await committer.call(store.recall, "verified"):
+        if isinstance(source, FileSource | ObjectSource) and not await committer.call(store.recall, "verified"):
             await self._offload(readers.verify, source.path)
             await committer.call(store.note, "verified", True)
-        if self._config.strict and isinstance(source, FileSource):
+        if self._config.strict and isinstance(source, FileSource | ObjectSource):
             await self._offload(self._refuse_bad_rows, source.path)
-        if self._part is Part.SUBMIT and isinstance(source, FileSource):
+        if self._part is Part.SUBMIT and isinstance(source, FileSource | ObjectSource):
             await self._only_deferred(source.path, wanted, store, committer)
         await committer.call(self._note_places, store)
         await committer.call(self._check_outputs, store)
@@ -167,32 +177,43 @@ class Opening:
 
     def _look_at_input(self) -> None:
         """Refuse an input that is none before anything is made on disk."""
-        readers.open_reader(Path(self._config.input), columns=self._columns())
+        readers.open_reader(self._input(), columns=self._columns())
+
+    def _input(self) -> readers.Place:
+        name = self._config.input
+        return readers.ObjectInput(address=parse_address(name)) if is_address(name) else Path(name)
 
     def _columns(self) -> frozenset[str] | None:
         return getattr(self._encoder, "columns", None)
 
-    async def _find_input(self) -> tuple[FileSource | NoSource | RowsSource, Fingerprint | None]:
+    async def _find_input(self) -> tuple[FileSource | ObjectSource | NoSource | RowsSource, Fingerprint | None]:
         if not self._part.sends:
             return NoSource(self._config.input), None
         if self._rows is not None:
             return RowsSource(rows=self._rows, run_dir=self._places.run_dir, offload=self._offload), None
-        path = Path(self._config.input)
-        name = self._config.input
+        name, path = self._config.input, self._input()
+        if isinstance(path, readers.ObjectInput):
+            remote = ObjectSource(
+                path=path,
+                open_reader=lambda pinned: readers.open_reader(pinned, columns=self._columns()),
+                offload=self._offload,
+            )
+            return remote, await remote.identify()
         if name == "-":
             path = await self._offload(
                 readers.spool_stdin, sys.stdin.buffer if sys.stdin else None, self._places.run_dir
             )
             name = "standard input"
+        file = path
         source = FileSource(
-            path=path,
+            path=file,
             name=name,
-            open_reader=lambda: readers.open_reader(path, columns=self._columns()),
+            open_reader=lambda: readers.open_reader(file, columns=self._columns()),
             offload=self._offload,
         )
         return source, await source.identify()
 
-    def _refuse_bad_rows(self, path: Path) -> None:
+    def _refuse_bad_rows(self, path: readers.Place) -> None:
         """Read the whole input once and refuse it if any row is bad (`--strict`)."""
         bad: list[BadRow] = []
         for chunk in readers.open_reader(path, columns=self._columns()).chunks():
@@ -213,7 +234,7 @@ class Opening:
         msg = f"{path} has bad rows, and --strict refuses it. Nothing was sent.\n{shown}"
         raise InputError(msg, hint="Mend these rows, or leave --strict away: they then go to the errors file.")
 
-    async def _only_deferred(self, path: Path, wanted: Wanted, store: Store, committer: Committer) -> None:
+    async def _only_deferred(self, path: readers.Place, wanted: Wanted, store: Store, committer: Committer) -> None:
         """Refuse rows that would be sent directly (`submit`); read the input for that once, not at every start."""
         seen = {"settings": wanted.settings, "limit": self._config.limit}
         if await committer.call(store.recall, _ONLY_DEFERRED) != seen:
@@ -221,7 +242,7 @@ class Opening:
             await self._offload(self._refuse_direct_rows, path, taken)
             await committer.call(store.note, _ONLY_DEFERRED, seen)
 
-    def _refuse_direct_rows(self, path: Path, taken: RowSet) -> None:
+    def _refuse_direct_rows(self, path: readers.Place, taken: RowSet) -> None:
         for chunk in readers.open_reader(path, columns=self._columns()).chunks():
             for raw in chunk:
                 if self._config.limit is not None and raw.row >= self._config.limit:
@@ -289,20 +310,23 @@ class Opening:
                 and wanted.fingerprint != found.input
                 and wanted.input_name == found.input_name
             ):
-                error.message += self._first_difference(store, Path(self._config.input))
+                error.message += self._first_difference(store, self._input())
                 error.args = (error.message,)
             raise
 
-    def _asset_base(self, store: Store) -> Path:
+    def _asset_base(self, store: Store) -> Path | Address:
         """Return where the run's first output lay, unless all of it was moved together."""
         here, noted = self._places.asset_base, store.recall("asset_base")
-        if isinstance(noted, str) and Path(noted) != here and Path(noted).is_dir():
-            return Path(noted)
+        if isinstance(noted, str) and noted != str(here):
+            if is_address(noted):
+                return parse_address(noted)
+            if Path(noted).is_dir():
+                return Path(noted)
         if noted != str(here):
             store.note("asset_base", str(here))
         return here
 
-    def _first_difference(self, store: Store, path: Path) -> str:
+    def _first_difference(self, store: Store, path: readers.Place) -> str:
         """Name the first row that is not the one that was begun."""
         with contextlib.suppress(BulkgrokError):
             for chunk in readers.open_reader(path, columns=self._columns()).chunks():
@@ -318,7 +342,7 @@ class Opening:
 
     def _asset_paths(self, store: Store) -> list[Path]:
         base, after, found = self._places.asset_base, 0, list[Path]()
-        while batch := store.outbox(after, 1_000):
+        while isinstance(base, Path) and (batch := store.outbox(after, 1_000)):
             after = batch[-1].seq
             found += [base / asset.path for settled in batch for asset in settled.assets if asset.path]
         return found
@@ -326,18 +350,35 @@ class Opening:
     def _remove_simulated(self, assets: list[Path]) -> None:
         found = self._places
         run_dir, checkpoint = found.run_dir, found.checkpoint
-        doomed = [run_dir / "simulator.jsonl", run_dir / "status.json", found.errors, *assets]
+        doomed = [run_dir / "simulator.jsonl", run_dir / "status.json", *assets]
         doomed += (run_dir / REPLIES).glob("*")
         if isinstance(checkpoint, Path):
             name = checkpoint.name
             doomed += (checkpoint.with_name(name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-mark"))
             doomed += checkpoint.parent.glob(f"{glob.escape(name)}.v*.backup*")
-        if found.folder and found.output.is_dir():
+        if isinstance(found.errors, Path):
+            doomed.append(found.errors)
+        if isinstance(found.output, Address):
+            self._remove_objects()
+        elif found.folder and found.output.is_dir():
             doomed += [*found.output.glob("part-*"), found.output / "_manifest.json"]
         elif not found.folder:
             doomed.append(found.output)
         for path in doomed:
             path.unlink(missing_ok=True)
+
+    def _remove_objects(self) -> None:
+        """Remove what a simulated run put in an object store; of its media only what is its own is ever replaced."""
+        found = self._places
+        output = place_of(found.output if found.folder else found.output.parent, scratch=found.run_dir / SCRATCH)
+        errors = place_of(found.errors.parent, scratch=found.run_dir / SCRATCH)
+        names = [found.output.name]
+        if found.folder:
+            names = [name for name in output.names() if name.startswith("part-") or name == "_manifest.json"]
+        with output.storing(), errors.storing():
+            for name in names:
+                output.remove(name)
+            errors.remove(found.errors.name)
 
     # The outputs
 
@@ -362,6 +403,7 @@ class Opening:
         owned = owned_by(store, speaks_of, row_of)
         self._sink.check(store.position(self._sink.name), owned)
         self._errors.check(store.position(_ERRORS), owned)
+        self._errors.probe()
 
     def _mention_others(self, wanted: Wanted) -> None:
         """Tell of a run beside this one that holds answers to the same requests; of one, and only what is sure."""

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from bulkgrok.core import failpoints
+from bulkgrok.core.address import Address
 from bulkgrok.core.model import Asset, Position
 from bulkgrok.core.ports import Checkpoint, Offload, Sink, Store
 
 _BATCH: Final = 1_000
+#: Between two questions whether a place that is away is back.
+_PAUSE_S: Final = 1.0
 
 
-def rebasing(old: Path, new: Path) -> Callable[[Asset], Asset] | None:
+def rebasing(old: Path | Address, new: Path | Address) -> Callable[[Asset], Asset] | None:
     """Return what makes asset paths that are relative to `old` relative to `new`, None if they are the same."""
     if old == new:
         return None
@@ -28,9 +31,22 @@ def rebasing(old: Path, new: Path) -> Callable[[Asset], Asset] | None:
     def rebase(asset: Asset) -> Asset:
         if asset.path is None:
             return asset
-        return replace(asset, path=Path(os.path.relpath(old / asset.path, new)).as_posix())
+        return replace(asset, path=_way(_join(old, asset.path), new))
 
     return rebase
+
+
+def _join(base: Path | Address, path: str) -> Path | Address:
+    return base / path if isinstance(base, Path) else base.joined(path)
+
+
+def _way(there: Path | Address, base: Path | Address) -> str:
+    """Return a path relative to a base, the whole one where it lies in another store."""
+    if isinstance(there, Path) and isinstance(base, Path):
+        return Path(os.path.relpath(there, base)).as_posix()
+    if isinstance(there, Path) or isinstance(base, Path):
+        return str(there)
+    return there.relative_to(base)
 
 
 class Projector:
@@ -106,9 +122,22 @@ class Projector:
         self._cursor = restored.seq
 
     async def _catch_up(self) -> None:
-        while await self._write_batch():
+        """Write batches as long as the output's place takes them."""
+        while not (self._sink.unfinished and not await self._settle(self._sink.commit)):
+            if not await self._write_batch():
+                return
             failpoints.hit("sink.written")
-            await self._advance(await self._offload(self._sink.commit))
+            await self._settle(self._sink.commit)
+
+    async def _settle(self, step: Callable[[], Position]) -> bool:
+        """Carry out a step of the sink that may take several calls; False where its place is away for now."""
+        while True:
+            before = self._stored
+            await self._advance(await self._offload(step))
+            if not self._sink.unfinished:
+                return True
+            if self._stored == before:
+                return False
 
     async def _write_batch(self) -> bool:
         """Write the next outcomes; False when there is none. They are let go of before others are read."""
@@ -126,12 +155,15 @@ class Projector:
         return True
 
     async def _finish(self, *, complete: bool) -> None:
-        await self._catch_up()
-
         def finish() -> Position:
             return self._sink.finish(complete=complete)
 
-        await self._advance(await self._offload(finish))
+        await self._catch_up()
+        while complete and self._sink.unfinished:
+            await asyncio.sleep(_PAUSE_S)
+            await self._catch_up()
+        while not await self._settle(finish):  # noqa: ASYNC110 - nothing tells when a store is back
+            await asyncio.sleep(_PAUSE_S)
 
     async def _advance(self, position: Position) -> None:
         failpoints.hit("sink.durable")

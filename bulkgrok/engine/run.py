@@ -34,6 +34,8 @@ from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.telemetry.wording import duration
 
 _LOOK_TICKS: Final = 4
+#: Between two questions whether a store that is away is back.
+_AWAY_S: Final = 1.0
 _ERRORS: Final = "errors"
 _NO_MONEY: Final = "the money reaches for no more requests; what was accepted is fetched"
 
@@ -384,13 +386,14 @@ class Engine:
             await projector.finish(complete=complete)
             await self._give_failures(opened)
             if self._rows is None:
-                await opened.committer.call(self._replace_errors, opened)
+                while not await opened.committer.call(self._replace_errors, opened):  # noqa: ASYNC110 - as the sink
+                    await asyncio.sleep(_AWAY_S)
         except BulkgrokError as error:
             self._stop(error)
         await opened.committer.call(opened.committer.write_back)
 
-    def _replace_errors(self, opened: OpenRun) -> None:
-        opened.errors.replace(opened.store.failures(), lambda position: opened.store.advance(_ERRORS, position))
+    def _replace_errors(self, opened: OpenRun) -> bool:
+        return opened.errors.replace(opened.store.failures(), lambda position: opened.store.advance(_ERRORS, position))
 
     # Stopping
 

@@ -97,6 +97,52 @@ class FileSource:
         self._seen = now
 
 
+class ObjectSource:
+    """An input in an object store. `identify` comes first; whether it is still the same, each piece read tells itself.
+
+    Args:
+        path: The object.
+        open_reader: Opens it, once it is pinned; called for each reading.
+        offload: Runs blocking calls.
+    """
+
+    fixed: bool = True
+
+    def __init__(
+        self,
+        *,
+        path: readers.ObjectInput,
+        open_reader: Callable[[readers.ObjectInput], Reader],
+        offload: Offload,
+    ) -> None:
+        self.name = str(path)
+        self.path = path
+        self._open_reader = open_reader
+        self._offload = offload
+
+    async def identify(self) -> Fingerprint:
+        """Ask which content is there; what is read later must be the same.
+
+        Raises:
+            InputError: It cannot be read, or changed meanwhile.
+        """
+        found = await self._offload(self.path.look)
+        fingerprint: Fingerprint = await self._offload(self.path.fingerprint, found)
+        self.path = self.path.pin(found)
+        return fingerprint
+
+    async def chunks(
+        self,
+        *,
+        again: bool,  # noqa: ARG002 - an object is read alike every time
+        passing: Passing | None = None,
+    ) -> AsyncIterator[Sequence[RawRow]]:
+        """Yield all rows, and stop the run if the object is no longer the one that was identified."""
+        reader = await self._offload(self._open_reader, self.path)
+        async for chunk in offloaded(iter(reader.chunks(passing)), self._offload):
+            yield chunk
+
+
 class NoSource:
     """No input: of a start that sends nothing.
 

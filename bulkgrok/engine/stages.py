@@ -27,7 +27,7 @@ from bulkgrok.dispatch.settle import Settler
 from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.lookup import last_covered
-from bulkgrok.engine.opening import OpenRun
+from bulkgrok.engine.opening import SCRATCH, OpenRun
 from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.scheduler.door import Door
@@ -340,13 +340,13 @@ class Building:
             events=self._events,
             sleep=asyncio.sleep,
             jitter=self._jitter,
+            scratch=places.run_dir / SCRATCH / "media",
         )
         return Downloads(
             checkpoint=self._opened.committer,
             store=self._opened.store,
             settler=settler,
             downloader=downloader,
-            asset_base=self._opened.asset_base,
             settled=self._settled,
             failed=self._stop,
             say=self._say,

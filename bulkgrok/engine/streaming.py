@@ -213,6 +213,7 @@ class HandingSink:
 
     name = "stream"
     appendable = True
+    unfinished = False
 
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify = notify

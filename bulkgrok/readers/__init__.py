@@ -10,8 +10,9 @@ needs it: pyarrow comes with Parquet and with compressed files only.
 
 from __future__ import annotations
 
-from bulkgrok.readers.identity import InputStamp, fingerprint, stamp
+from bulkgrok.readers.identity import InputStamp, Place, fingerprint, stamp
 from bulkgrok.readers.opening import FORMATS, Format, open_reader, verify
+from bulkgrok.readers.remote import ObjectInput
 from bulkgrok.readers.spool import SPOOL, spool_stdin
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "SPOOL",
     "Format",
     "InputStamp",
+    "ObjectInput",
+    "Place",
     "fingerprint",
     "open_reader",
     "spool_stdin",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Protocol
 
-from bulkgrok.readers.identity import open_input
+from bulkgrok.readers.identity import Place, open_input
 
 #: n bytes read at a time. Splitting a block of very short lines takes dozens of times its size.
 BLOCK_BYTES: Final = 1 << 18
@@ -25,7 +24,7 @@ class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def blocks(path: Path, *, compression: str | None, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+def blocks(path: Place, *, compression: str | None, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yield the bytes of a file in blocks of at most `block_bytes`, none of them empty.
 
     Args:
@@ -42,7 +41,7 @@ def blocks(path: Path, *, compression: str | None, block_bytes: int = BLOCK_BYTE
     return _unpacked(path, compression, block_bytes)
 
 
-def _plain(path: Path, block_bytes: int) -> Iterator[bytes]:
+def _plain(path: Place, block_bytes: int) -> Iterator[bytes]:
     with open_input(path) as file:
         try:
             while block := file.read(block_bytes):
@@ -51,7 +50,7 @@ def _plain(path: Path, block_bytes: int) -> Iterator[bytes]:
             raise BrokenInput(error.strerror or str(error)) from None
 
 
-def _unpacked(path: Path, compression: str, block_bytes: int) -> Iterator[bytes]:
+def _unpacked(path: Place, compression: str, block_bytes: int) -> Iterator[bytes]:
     import pyarrow as pa  # noqa: PLC0415 - plain files start without it
 
     failures = (pa.ArrowException, OSError, ValueError, MemoryError)

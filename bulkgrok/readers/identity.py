@@ -12,10 +12,14 @@ import stat as modes
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import Fingerprint
+from bulkgrok.readers.remote import ObjectInput
+
+Place = Path | ObjectInput
+"""Where an input is."""
 
 _BLOCK: Final = 1 << 20
 
@@ -35,12 +39,15 @@ class InputStamp:
     ctime_ns: int
 
 
-def open_input(path: Path) -> BinaryIO:
+def open_input(path: Place) -> BinaryIO:
     """Open an input for reading, unbuffered.
 
     Raises:
         InputError: It is missing, a folder, a pipe or not readable.
+        RunMismatch, StorageFailed: It is an object that the run reads already (see `remote`).
     """
+    if not isinstance(path, Path):
+        return cast("BinaryIO", path.open())
     try:
         # Opening a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

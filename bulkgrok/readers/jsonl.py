@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from bulkgrok.core.model import RawRow
 from bulkgrok.core.ports import Passing
 from bulkgrok.readers.blocks import BLOCK_BYTES, blocks
+from bulkgrok.readers.identity import Place
 from bulkgrok.readers.lines import LINE_BYTES, rows
 
 
@@ -23,7 +23,7 @@ class JsonlReader:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         *,
         compression: str | None = None,
         line_bytes: int = LINE_BYTES,

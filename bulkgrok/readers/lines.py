@@ -8,13 +8,13 @@ its bytes are passed over, and the next line goes on. What a line says is not th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import RawRow
 from bulkgrok.core.ports import Passing
 from bulkgrok.readers.blocks import BrokenInput
+from bulkgrok.readers.identity import Place
 
 #: n bytes in the longest line that is a row. Larger than any request body the API takes.
 LINE_BYTES: Final = 64 << 20
@@ -34,7 +34,7 @@ Line = bytes | _TooLong
 
 
 def rows(
-    blocks: Iterable[bytes], path: Path, *, line_bytes: int = LINE_BYTES, passing: Passing | None = None
+    blocks: Iterable[bytes], path: Place, *, line_bytes: int = LINE_BYTES, passing: Passing | None = None
 ) -> Iterator[list[RawRow]]:
     """Yield the lines of a text as rows, in chunks.
 

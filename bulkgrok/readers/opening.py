@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.ports import Reader
 from bulkgrok.readers.blocks import BrokenInput, blocks
-from bulkgrok.readers.identity import open_input
+from bulkgrok.readers.identity import Place, open_input
 
 PARQUET_MAGIC: Final = b"PAR1"
 #: n bytes unpacked at a time where only their being there matters.
@@ -48,7 +47,7 @@ _FOREIGN: Final = (".csv", ".tsv", ".xlsx", ".xls")
 COMPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {"gzip": (".gz",), "zstd": (".zst", ".zstd")}
 
 
-def open_reader(path: Path, *, columns: frozenset[str] | None = None, format: str | None = None) -> Reader:  # noqa: A002 - the word users know
+def open_reader(path: Place, *, columns: frozenset[str] | None = None, format: str | None = None) -> Reader:  # noqa: A002 - the word users know
     """Return the reader of an input file, after a look at what it is.
 
     Args:
@@ -79,7 +78,7 @@ def open_reader(path: Path, *, columns: frozenset[str] | None = None, format: st
     return _make(chosen, path, columns=columns)
 
 
-def verify(path: Path) -> None:
+def verify(path: Place) -> None:
     """Read a compressed text input through once, so that a damaged one is refused before anything is sent.
 
     Builds no rows; returns at once for plain text and Parquet, whose damage is seen when they are opened or not at all.
@@ -103,12 +102,12 @@ def verify(path: Path) -> None:
         raise InputError(msg, hint="The file is cut off or damaged: make or copy it again.") from None
 
 
-def _make(chosen: str, path: Path, **arguments: object) -> Reader:
+def _make(chosen: str, path: Place, **arguments: object) -> Reader:
     module, _, name = FORMATS[chosen].reader.partition(":")
     return cast("Reader", getattr(import_module(module), name)(path, **arguments))
 
 
-def _named(path: Path) -> tuple[str | None, str | None]:
+def _named(path: Place) -> tuple[str | None, str | None]:
     """Return the format and the compression that a file's name promises."""
     name = path.name.lower()
     compression = None
@@ -133,7 +132,7 @@ def _compression_of(head: bytes) -> str | None:
     return None
 
 
-def _check_foreign(path: Path) -> None:
+def _check_foreign(path: Place) -> None:
     name = path.name.lower()
     for suffix in (suffix for suffixes in COMPRESSIONS.values() for suffix in suffixes):
         name = name.removesuffix(suffix)
@@ -150,7 +149,7 @@ def _ends_as_parquet(file: BinaryIO) -> bool:
     return file.read(4) == PARQUET_MAGIC
 
 
-def _check_text(path: Path, head: bytes, *, found: str | None, promised: str | None) -> None:
+def _check_text(path: Place, head: bytes, *, found: str | None, promised: str | None) -> None:
     if promised and not found:
         what = "is empty" if not head else f"is not {promised}"
         msg = f"{path} {what}, though its name says {promised}. Nothing was sent."
@@ -160,7 +159,7 @@ def _check_text(path: Path, head: bytes, *, found: str | None, promised: str | N
         raise InputError(msg, hint=f"iconv -f UTF-16 -t UTF-8 {path} > converted{path.suffix or '.jsonl'}")
 
 
-def _no_parquet(path: Path, *, found: str | None) -> InputError:
+def _no_parquet(path: Place, *, found: str | None) -> InputError:
     if found:
         msg = f"{path} is compressed with {found} as a whole, which Parquet never is. Nothing was sent."
         return InputError(msg, hint="Unpack it first.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import RawRow
 from bulkgrok.core.ports import Passing
 from bulkgrok.readers.cells import converted
-from bulkgrok.readers.identity import open_input
+from bulkgrok.readers.identity import Place, open_input
 from bulkgrok.readers.lines import LINE_BYTES
 from bulkgrok.readers.unpacking import Gate, find_bomb, most_rows
 
@@ -43,7 +42,7 @@ class ParquetReader:
         InputError: It is damaged, two of its columns have the same name, or it unpacks to more than can be meant.
     """
 
-    def __init__(self, path: Path, *, columns: frozenset[str] | None = None) -> None:
+    def __init__(self, path: Place, *, columns: frozenset[str] | None = None) -> None:
         self._path = path
         try:
             with open_input(path) as opened, self._open(source := Gate(opened)) as file:

@@ -14,6 +14,8 @@ from typing import BinaryIO, Final
 
 from pyarrow import parquet as pq
 
+from bulkgrok.objects import ObjectFile
+
 #: n bytes that rows of one batch may take in all, should each of them hold the largest value of its dictionary.
 _TOGETHER_BYTES: Final = 64 << 20
 #: n values of lists in one row group that are no reason to look closer.
@@ -56,9 +58,11 @@ class Gate:
         """Return the place of the next byte."""
         return self._source.tell()
 
-    def fileno(self) -> int:
-        """Return the file's descriptor."""
-        return self._source.fileno()
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return bytes from a place, without going there."""
+        if isinstance(self._source, ObjectFile):
+            return self._source.pread(size, offset)
+        return os.pread(self._source.fileno(), size, offset)
 
     def close(self) -> None:
         """Leave the file open: it is the caller's."""
@@ -144,7 +148,7 @@ def _dictionary_bytes(source: Gate, chunk: pq.ColumnChunkMetaData) -> int:
     if not chunk.has_dictionary_page or chunk.dictionary_page_offset is None:
         return 0
     try:
-        head = iter(os.pread(source.fileno(), _HEAD_BYTES, chunk.dictionary_page_offset))
+        head = iter(source.pread(_HEAD_BYTES, chunk.dictionary_page_offset))
     except (OSError, OverflowError):
         return 0
     kind, size = _field(head), _field(head)

@@ -47,7 +47,7 @@ def storing(path: Path) -> Iterator[None]:
         raise failed(path, _reason(error)) from error
 
 
-def failed(path: Path, reason: str) -> StorageFailed:
+def failed(path: Path | str, reason: str) -> StorageFailed:
     """Return the error for an output that could not be written."""
     return StorageFailed(
         f"{path} could not be written: {reason}; every answer so far is kept in the checkpoint",
@@ -55,7 +55,7 @@ def failed(path: Path, reason: str) -> StorageFailed:
     )
 
 
-def foreign(path: Path) -> UsageError:
+def foreign(path: Path | str) -> UsageError:
     """Return the error for a place that holds what this run did not write."""
     return UsageError(
         f"{path} was not written by this run and is left as it is; nothing was sent",
@@ -280,6 +280,16 @@ class Draft:
     def flush(self) -> None:
         """Do nothing: nothing is buffered here."""
 
+    def seal(self) -> Marks:
+        """Return the marks of what was written: its size and SHA-256."""
+        return {"size": self.size, "sha256": self._digest.hexdigest()}
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield what was written, from the hidden file."""
+        with self._temporary.open("rb") as file:
+            while block := file.read(_CHUNK):
+                yield block
+
     def publish(self, plan: Callable[[Marks], None] | None = None) -> Marks:
         """Make the bytes durable, then the name; return the file's marks.
 
@@ -288,8 +298,7 @@ class Draft:
         """
         os.fsync(self._fd)
         found = os.fstat(self._fd)
-        marks: Marks = {"size": self.size, "sha256": self._digest.hexdigest()}
-        marks |= {"dev": found.st_dev, "inode": found.st_ino}
+        marks = self.seal() | {"dev": found.st_dev, "inode": found.st_ino}
         if plan is not None:
             plan(dict(marks))
         self._temporary.rename(self.path)

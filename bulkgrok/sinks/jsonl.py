@@ -32,6 +32,7 @@ class JsonlSink:
     """
 
     appendable: ClassVar[bool] = True
+    unfinished: ClassVar[bool] = False
 
     def __init__(self, output: Path, *, simulated: bool, summarise: Callable[[str, bytes], Decoded]) -> None:
         del summarise

@@ -22,6 +22,7 @@ PARQUET_MAGIC: Final = b"PAR1"
 _LINE_HEAD: Final = b'{"custom_id":"'
 _LONGEST_LINE = 256 << 20
 _LINES_LOOKED_AT = 1000
+_TAIL_BYTES = 64 << 10
 
 
 def ours(path: Path, found: os.stat_result, marks: Mapping[str, object], owned: Owned) -> bool:
@@ -42,12 +43,23 @@ def ours(path: Path, found: os.stat_result, marks: Mapping[str, object], owned: 
         if untouched(found, marks) or intact(path, marks):
             return True
         with path.open("rb") as file:
-            head = file.read(len(_LINE_HEAD))
-            file.seek(0)
-            same = same_file(found, marks)
-            if head.startswith(PARQUET_MAGIC):
-                return _table_is_ours(path, marks.get("mark"), owned, same=same)
-            return _lines_are_ours(file, head, owned, same=same)
+            return says_so(file, marks, owned, same=same_file(found, marks))
+
+
+def says_so(file: BinaryIO, marks: Mapping[str, object], owned: Owned, *, same: bool) -> bool:
+    """Tell by what an open file says whether this run wrote it.
+
+    Args:
+        file: Open at its beginning, not empty.
+        marks: As in `ours`.
+        owned: As in `ours`.
+        same: Whether it is the very file that was marked, though changed since.
+    """
+    head = file.read(len(_LINE_HEAD))
+    file.seek(0)
+    if head.startswith(PARQUET_MAGIC):
+        return _table_is_ours(file, marks.get("mark"), owned, same=same)
+    return _lines_are_ours(file, head, owned, same=same)
 
 
 def _lines_are_ours(file: BinaryIO, head: bytes, owned: Owned, *, same: bool) -> bool:
@@ -66,19 +78,25 @@ def _lines_are_ours(file: BinaryIO, head: bytes, owned: Owned, *, same: bool) ->
     return any(owned(line.rstrip(b"\r\n")) for line in others)
 
 
+def _tail(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    return file.read(_TAIL_BYTES)
+
+
 def _torn(head: bytes) -> bool:
     """Tell whether a file's beginning is what a power cut leaves: nothing written yet, or a few bytes of ours."""
     cut = len(head) < len(_LINE_HEAD) and (_LINE_HEAD.startswith(head) or PARQUET_MAGIC.startswith(head))
     return cut or head.startswith(b"\0")
 
 
-def _table_is_ours(path: Path, mark: object, owned: Owned, *, same: bool) -> bool:
+def _table_is_ours(file: BinaryIO, mark: object, owned: Owned, *, same: bool) -> bool:
     from bulkgrok.sinks.table import first_line, mark_of  # noqa: PLC0415 - pyarrow is loaded for tables only
 
     try:
-        if mark is not None and mark_of(path) == mark:
+        if mark is not None and mark_of(file) == mark:
             return True
-        line = first_line(path)
-    except ValueError:  # cut or damaged: no footer
-        return same
+        line = first_line(file)
+    except ValueError:  # cut or damaged: no footer, which holds the mark
+        return same or (isinstance(mark, str) and mark.encode() in _tail(file))
     return line is not None and (not line or owned(line))

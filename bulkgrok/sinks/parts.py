@@ -1,31 +1,36 @@
-"""The results as a folder of parts.
+"""The results as a folder of parts, on a disk or in an object store.
 
-Law: a part is whole or absent: written under a hidden name, flushed, renamed. Part n begins behind the last row of
-part n-1, and the position lists them all: what is not in the list is removed by `restore`, and from the first listed
-part that is missing or damaged everything is written again. `_manifest.json` comes last and only when every row has
-its outcome; it goes before another row is added.
+Law: a part is whole or absent. Which rows it holds is stored in the position (`planned`) before anybody can see it, so
+that writing it again writes the same. Part n begins behind the last row of part n-1; what the position does not list is
+removed by `restore`, and from the first listed part that is missing or damaged all are made again, with the rows they
+had; those that are still there are not put again. `_manifest.json` comes last and only when every row has its outcome;
+it goes before another row is added.
 """
 
 from __future__ import annotations
 
-import os
 import re
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final, Protocol, cast
 
 import orjson
 
-from bulkgrok.core.failpoints import hit
 from bulkgrok.core.model import Decoded, Position, Settled
-from bulkgrok.sinks import files, line, ownership
+from bulkgrok.sinks import line, places
 from bulkgrok.sinks.files import Draft, Marks, new_mark
+from bulkgrok.sinks.patience import Patience
+from bulkgrok.sinks.places import Away, Folder, Place
 from bulkgrok.sinks.quota import Quota
 
 ROWS_A_PART: Final = 50_000
 BYTES_A_PART: Final = 128 << 20
+#: A part in an object store is closed after so many seconds: a long run delivers as it goes.
+SECONDS_A_PART: Final = 600.0
 MANIFEST: Final = "_manifest.json"
 _MANIFEST_HEAD = b'{"format":"'
 _LISTED = ("name", "rows", "bytes", "sha256", "first_seq", "last_seq")
@@ -47,18 +52,23 @@ class PartWriter(Protocol):
 
 
 class PartsSink(ABC):
-    """Write a folder of parts. The position's state is {"mark", "parts": [{name, rows, bytes, sha256, first_seq, …}]}.
+    """Write a folder of parts.
 
-    The mark is drawn by the first `restore`; tables carry it, so that a part is known which a crash left behind
-    between its rename and the storing of its position. Lines are known by what they say.
+    The position's state is {"mark", "parts": [{name, rows, bytes, sha256, first_seq, last_seq, …}], "planned": [same]}:
+    those that are in place, and those whose rows are settled and which may be in place or not.
+
+    The mark is drawn by the first `restore`; tables carry it, so that a part is known of which the position was lost.
+    Lines are known by what they say.
 
     Args:
-        output: The folder.
+        output: The folder, or the place it is.
         simulated: Whether rows are marked as simulated.
         summarise: Decodes an answer, given its kind's name and its body.
         rows_a_part: n rows after which a part is closed.
         bytes_a_part: n bytes of bodies after which a part is closed.
+        seconds_a_part: Seconds after which a part in an object store is closed.
         mark: Draws a mark that no other run has.
+        monotonic: Seconds that never go back.
     """
 
     appendable: ClassVar[bool] = True
@@ -66,144 +76,237 @@ class PartsSink(ABC):
 
     def __init__(  # noqa: PLR0913 - three are what a sink is, the rest have defaults
         self,
-        output: Path,
+        output: Path | Place,
         *,
         simulated: bool,
         summarise: Callable[[str, bytes], Decoded],
         rows_a_part: int = ROWS_A_PART,
         bytes_a_part: int = BYTES_A_PART,
+        seconds_a_part: float = SECONDS_A_PART,
         mark: Callable[[], str] = new_mark,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = f"{self.suffix}-parts:{output.absolute()}"
-        self._folder = output
+        self._place = Folder(output) if isinstance(output, Path) else output
+        self.name = f"{self.suffix}-parts:{self._place}"
         self._simulated = simulated
         self._summarise = summarise
         self._quota = Quota(rows=rows_a_part, size_bytes=bytes_a_part)
-        self._parts: list[Marks] = []
-        self._lock = -1
-        self._draft: Draft | None = None
-        self._inside: PartWriter | None = None
+        self._seconds = seconds_a_part
+        self._monotonic = monotonic
+        self._patience = Patience(monotonic)
         self._new_mark = mark
         self._mark = ""
+        self._parts: list[Marks] = []
+        """Those in place."""
+        self._sealed: deque[tuple[Marks, Draft]] = deque()
+        """Those that are made and not in place."""
+        self._fixed: deque[Marks] = deque()
+        """Those to be made again, with the same rows."""
+        self._told = 0
+        """How many of the sealed were in the position that was returned last, and are stored by the next call."""
+        self._draft: Draft | None = None
+        self._inside: PartWriter | None = None
+        self._began = 0.0
         self._seq = 0
+        self._has_manifest = False
+        self._ending = False
         self._final = Position(seq=0)
 
     @abstractmethod
     def _writer(self, draft: Draft) -> PartWriter: ...
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether `commit` or `finish` has more to do once its position is stored, or its place is back."""
+        return bool(self._sealed) or self._ending or self._patience.tried or self._overdue()
+
+    def _overdue(self) -> bool:
+        late = self._place.remote and self._inside is not None and not self._fixed
+        return late and self._monotonic() - self._began >= self._seconds
+
     def check(self, position: Position | None, owned: Callable[[bytes], bool]) -> None:
         """Refuse a folder that holds data this run did not write. Changes nothing."""
-        if files.look(self._folder, folder=True) is None:
-            return
-        with files.looking(self._folder):
-            names = sorted(name for name in files.names(self._folder) if _DATA.fullmatch(name))
+        place = self._place
+        place.check(folder=True)
+        names = [name for name in place.names() if _DATA.fullmatch(name)]
         marks = {str(entry.get("name")): _as_marks(entry) for entry in _entries(position)}
         mark = {"mark": position.state.get("mark")} if position else {}
         known = position is not None
         for name in names:
-            path = self._folder / name
             if _PART.fullmatch(name):
-                found = files.look(path)
-                if found is None or not ownership.ours(path, found, marks.get(name, {}) | mark, owned):
-                    raise files.foreign(path)
+                if not place.ours(name, marks.get(name, {}) | mark, owned):
+                    raise places.foreign(place, name)
                 known = True
         for name in names:
-            path = self._folder / name
             if _PART.fullmatch(name):
                 continue
-            if not known or name.startswith("part-") or (name == MANIFEST and not _is_manifest(path)):
-                raise files.foreign(path)
+            if not known or name.startswith("part-") or (name == MANIFEST and not self._is_manifest()):
+                raise places.foreign(place, name)
+
+    def _is_manifest(self) -> bool:
+        """Tell whether it looks like one of ours, which may have been cut short."""
+        head = b"".join((self._place.read(MANIFEST, 256) or b"").split())[: len(_MANIFEST_HEAD)]
+        return _MANIFEST_HEAD.startswith(head)
 
     def restore(self, position: Position | None) -> Position:
-        """Keep the listed parts up to the first that is damaged; remove everything of ours behind it."""
+        """Keep the listed parts up to the first that is damaged; the rest is made again, with the rows it had."""
         self.close()
-        with files.storing(self._folder):
-            files.make_folder(self._folder, mode=0o700)
-            self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            files.lock(self._lock, self._folder)
-            listed = _entries(position)
+        place = self._place
+        with self._storing_now():
+            place.open(folder=True)
+            listed = _following(_entries(position), self.suffix)
             self._mark = str((position and position.state.get("mark")) or self._mark or self._new_mark())
             self._parts = []
             for entry in listed:
-                path = self._folder / f"part-{len(self._parts):08d}.{self.suffix}"
-                if entry.get("name") != path.name or not files.intact(path, _as_marks(entry)):
+                stamp = place.intact(str(entry["name"]), _as_marks(entry))
+                if stamp is None:
                     break
-                self._parts.append(entry | files.stamp(path.stat()))
-            kept = {str(entry["name"]) for entry in self._parts}
-            gone = [name for name in files.names(self._folder) if _DRAFT.fullmatch(name) or _PART.fullmatch(name)]
-            for name in sorted(set(gone) - kept):
-                (self._folder / name).unlink()
-            if len(self._parts) < len(listed):
+                self._parts.append(entry | stamp)
+            self._fixed = deque(listed[len(self._parts) :])
+            there = place.names()
+            gone = {name for name in there if _DRAFT.fullmatch(name) or _PART.fullmatch(name)}
+            for name in sorted(gone - {str(entry["name"]) for entry in listed}):
+                place.remove(name)
+            self._has_manifest = MANIFEST in there
+            if self._fixed:
                 self._drop_manifest()
-            files.sync_folder(self._folder)
+            place.settle()
         self._seq = cast("int", self._parts[-1]["last_seq"]) if self._parts else 0
         self._final = self._here()
         return self._final
 
     def write(self, outcomes: Sequence[Settled]) -> None:
-        """Take rows into the hidden part, closing it wherever it is full."""
-        with files.storing(self._folder):
-            for piece in self._quota.split(outcomes):
+        """Take rows into the part that is being made, closing it wherever it is full."""
+        with self._storing_now():
+            for piece in self._pieces(outcomes):
                 self._open().add(piece)
                 self._seq = piece[-1].seq
-                if self._quota.full:
-                    self._close_part()
+                if self._quota.full if not self._fixed else self._seq >= _last(self._fixed[0]):
+                    self._seal()
+
+    def _pieces(self, outcomes: Sequence[Settled]) -> Iterator[Sequence[Settled]]:
+        """Yield outcomes in pieces that end where a part does."""
+        start = 0
+        while self._fixed and start < len(outcomes):
+            end = start
+            while end < len(outcomes) and outcomes[end].seq <= _last(self._fixed[0]):
+                end += 1
+            if end == start:
+                self._seal()
+                continue
+            self._quota.rows += end - start
+            yield outcomes[start:end]
+            start = end
+        yield from self._quota.split(outcomes[start:])
 
     def _open(self) -> PartWriter:
         if self._inside is None:
-            self._drop_manifest()
-            self._draft = Draft(self._folder / f"part-{len(self._parts):08d}.{self.suffix}")
+            number = len(self._parts) + len(self._sealed)
+            self._draft = self._place.draft(_name(number, self.suffix))
             self._inside = self._writer(self._draft)
+            self._began = self._monotonic()
         return self._inside
 
-    def _close_part(self) -> None:
+    def _seal(self) -> None:
+        """Close the part that is being made; from now on its rows are settled."""
+        before = self._fixed.popleft() if self._fixed else {}
         if self._inside is None or self._draft is None:
             return
         self._inside.close()
-        hit("sink.before_rename")
-        marks = self._draft.publish()
-        hit("sink.renamed")
+        marks = self._draft.seal()
         entry: Marks = {
-            "name": self._draft.path.name,
+            "name": _name(len(self._parts) + len(self._sealed), self.suffix),
             "rows": self._quota.rows,
-            "bytes": marks.pop("size"),
-            "sha256": marks.pop("sha256"),
-            "first_seq": self._final.seq + 1,
+            "bytes": marks["size"],
+            "sha256": marks["sha256"],
+            "first_seq": self._closed_seq + 1,
             "last_seq": self._seq,
         }
-        self._parts.append(entry | marks)
+        if before.get("sha256") == marks["sha256"]:
+            entry = before | entry
+        self._sealed.append((entry, self._draft))
         self._inside = self._draft = None
         self._quota.clear()
-        self._final = self._here()
+
+    @property
+    def _closed_seq(self) -> int:
+        entries = [entry for entry, _ in self._sealed] or self._parts
+        return _last(entries[-1]) if entries else 0
 
     def commit(self) -> Position:
-        """Return the position behind the last closed part; the same object until another is closed."""
+        """Return the position behind the last part in place; what an earlier call planned is put in place first."""
+        with self._storing_now():
+            if self._overdue():
+                self._seal()
+        if not self._patience.over:
+            return self._final
+        changed = False
+        with self._patience, self._place.storing():
+            if self._inside is not None or self._sealed:
+                self._drop_manifest()
+            while self._told:
+                entry, draft = self._sealed[0]
+                marks = self._place.publish(str(entry["name"]), draft, entry)
+                del marks["size"]
+                self._parts.append(entry | marks)
+                self._sealed.popleft()
+                self._told -= 1
+                changed = True
+        if changed or len(self._sealed) > self._told:
+            self._final = self._here()
+            self._told = len(self._sealed)
         return self._final
 
     def finish(self, *, complete: bool) -> Position:
-        """Close the part that is being written; when complete, write the manifest behind at least one part."""
-        with files.storing(self._folder):
-            if complete and not self._parts:
+        """Close the part that is being made; when complete, write the manifest behind at least one part."""
+        with self._storing_now():
+            if complete and not self._parts and not self._sealed:
                 self._open()
-            self._close_part()
+            if complete or not self._fixed:
+                self._seal()
+            elif self._draft is not None:  # the part that is made again has more rows than were given
+                self._draft.discard()
+                self._inside = self._draft = None
+        self._ending = True
+        position = self.commit()
+        if self._sealed or not self._patience.over:
+            if not complete:
+                self._patience.give_up()
+            return position
+        with self._patience, self._place.storing():
             if complete:
                 self._write_manifest()
             else:
                 self._drop_manifest()
-        return self._final
+            self._ending = False
+        return position
+
+    @contextmanager
+    def _storing_now(self) -> Iterator[None]:
+        """Map what the place raises where nothing is to be tried again."""
+        try:
+            with self._place.storing():
+                yield
+        except Away as away:
+            raise away.failure from None
 
     def close(self) -> None:
         """Drop what is in no closed part."""
-        if self._draft is not None:
-            self._draft.discard()
+        for draft in [self._draft, *(draft for _, draft in self._sealed)]:
+            if draft is not None:
+                draft.discard()
         self._inside = self._draft = None
+        self._sealed.clear()
+        self._fixed.clear()
+        self._told = 0
+        self._ending = False
         self._quota.clear()
-        fd, self._lock = self._lock, -1
-        if fd >= 0:
-            os.close(fd)
+        self._place.close()
 
     def _here(self) -> Position:
-        return Position(seq=self._seq, state={"mark": self._mark, "parts": list(self._parts)})
+        seq = _last(self._parts[-1]) if self._parts else 0
+        planned = [*(entry for entry, _ in self._sealed), *self._fixed]
+        return Position(seq=seq, state={"mark": self._mark, "parts": list(self._parts), "planned": planned})
 
     def _write_manifest(self) -> None:
         manifest = {
@@ -213,18 +316,21 @@ class PartsSink(ABC):
             "parts": [{key: entry[key] for key in _LISTED} for entry in self._parts],
         }
         data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
-        path = self._folder / MANIFEST
-        with suppress(FileNotFoundError):
-            if path.read_bytes() == data:
-                return
-        draft = Draft(path)
-        draft.write(data)
-        draft.publish()
+        if self._has_manifest and self._place.read(MANIFEST, len(data) + 1) == data:
+            return
+        self._has_manifest = True
+        draft = self._place.draft(MANIFEST)
+        try:
+            draft.write(data)
+            self._place.publish(MANIFEST, draft, {})
+        finally:
+            draft.discard()
 
     def _drop_manifest(self) -> None:
-        with suppress(FileNotFoundError):
-            (self._folder / MANIFEST).unlink()
-            files.sync_folder(self._folder)
+        if self._has_manifest:
+            self._place.remove(MANIFEST)
+            self._place.settle()
+            self._has_manifest = False
 
 
 class JsonlParts(PartsSink):
@@ -233,15 +339,18 @@ class JsonlParts(PartsSink):
     suffix: ClassVar[str] = "jsonl"
 
     def _writer(self, draft: Draft) -> PartWriter:
-        return _Lines(draft, simulated=self._simulated)
+        return LineWriter(draft, simulated=self._simulated)
 
 
-class _Lines:
+class LineWriter:
+    """Writes the inside of a part of lines."""
+
     def __init__(self, draft: Draft, *, simulated: bool) -> None:
         self._draft = draft
         self._simulated = simulated
 
     def add(self, outcomes: Sequence[Settled]) -> None:
+        """Take rows."""
         for block in line.render_all(outcomes, simulated=self._simulated):
             self._draft.write(block)
 
@@ -249,17 +358,37 @@ class _Lines:
         """Do nothing: lines need no end."""
 
 
+def _name(number: int, suffix: str) -> str:
+    return f"part-{number:08d}.{suffix}"
+
+
+def _last(entry: Mapping[str, object]) -> int:
+    return cast("int", entry["last_seq"])
+
+
 def _entries(position: Position | None) -> list[Marks]:
-    parts = position.state.get("parts") if position else None
-    return [dict(entry) for entry in parts if isinstance(entry, Mapping)] if isinstance(parts, list) else []
+    """Return what a position lists: parts in place, then those that are planned."""
+    found: list[Marks] = []
+    for key in ("parts", "planned"):
+        entries = position.state.get(key) if position else None
+        if isinstance(entries, list):
+            found += [dict(entry) for entry in entries if isinstance(entry, Mapping)]
+    return found
+
+
+def _following(entries: Sequence[Marks], suffix: str) -> list[Marks]:
+    """Return the entries as far as they are a sequence of parts without a gap."""
+    found: list[Marks] = []
+    for number, entry in enumerate(entries):
+        begins = _last(found[-1]) + 1 if found else 1
+        numbers = [entry.get(key) for key in ("rows", "bytes", "first_seq", "last_seq")]
+        if entry.get("name") != _name(number, suffix) or not all(isinstance(each, int) for each in numbers):
+            break
+        if entry["first_seq"] != begins or _last(entry) < begins - 1:
+            break
+        found.append(entry)
+    return found
 
 
 def _as_marks(entry: Mapping[str, object]) -> Marks:
     return {**entry, "size": entry.get("bytes")}
-
-
-def _is_manifest(path: Path) -> bool:
-    """Tell whether it looks like one of ours, which may have been cut short."""
-    with files.looking(path), path.open("rb") as file:
-        head = b"".join(file.read(256).split())[: len(_MANIFEST_HEAD)]
-    return _MANIFEST_HEAD.startswith(head)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -199,30 +198,32 @@ def _microseconds(at: float | None) -> int | None:
     return None if at is None else round(at * 1e6)
 
 
-def mark_of(path: Path) -> str | None:
+def mark_of(file: BinaryIO) -> str | None:
     """Return the mark in a table file, None when there is none.
 
     Raises:
         ValueError: It is no readable Parquet file.
     """
     try:
-        words = pq.read_metadata(path).metadata or {}
+        file.seek(0)
+        words = pq.read_metadata(pa.PythonFile(file, mode="r")).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
     return bytes(words.get(_MARK.encode(), b"")).decode("utf-8", "replace") or None
 
 
-def first_line(path: Path) -> bytes | None:
+def first_line(file: BinaryIO) -> bytes | None:
     """Return the first row of a table file as a line of the results file: b"" without rows, None when not our schema.
 
     Raises:
         ValueError: It is no readable Parquet file, or its pages do not add up to their checksums.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if len(set(SCHEMA.names) - set(file.schema_arrow.names)) > _NAMES_AMISS:
+        file.seek(0)
+        with pq.ParquetFile(pa.PythonFile(file, mode="r"), page_checksum_verification=True) as table:
+            if len(set(SCHEMA.names) - set(table.schema_arrow.names)) > _NAMES_AMISS:
                 return None
-            batch = next(file.iter_batches(batch_size=1), None)
+            batch = next(table.iter_batches(batch_size=1), None)
             rows = [] if batch is None else batch.slice(0, 1).to_pylist()
         return render(_settled(rows[0]), simulated=False) if rows else b""
     except (pa.ArrowException, OSError, LookupError, TypeError, AttributeError) as error:

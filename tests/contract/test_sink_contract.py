@@ -1,5 +1,6 @@
-"""What every sink promises, over all of them, parametrized from the registry."""
+"""What every sink promises, over all of them, parametrized from the registry, on a disk and in object stores."""
 
+import io
 import json
 import os
 import random
@@ -10,9 +11,13 @@ from types import SimpleNamespace
 import duckdb
 import pandas as pd
 import pytest
+from harness.s3 import ObjectPath
+from pyarrow import fs as pafs
 
+from bulkgrok.core.address import Address
 from bulkgrok.core.errors import StorageFailed, UsageError
 from bulkgrok.core.model import Answer, Asset, Code, Mode, Position, Settled, Unusable
+from bulkgrok.objects import ObjectStore, store_of
 from bulkgrok.sinks import SINKS, line, open_sink
 
 FOREIGN = b'{"mine":1}\n{"mine":2}\n'
@@ -50,11 +55,62 @@ def summarise(kind, body):
     return Answer(model="m", usage=None, ticks=None, tokens=(1, 2, 3, 4), content=body.decode(), finish_reason="stop")
 
 
+class Disk:
+    """A sink's place is a folder or a file."""
+
+    remote = False
+
+    def __init__(self, root):
+        self.root = root
+
+    def beside(self, root):
+        return Disk(root)
+
+    def sink_arguments(self, output):
+        return {"output": output}
+
+
+class PretendBucket(Disk):
+    """A folder that is reached as if it were a bucket: no lock, no append, no ETags."""
+
+    remote = True
+
+    def beside(self, root):
+        return PretendBucket(root)
+
+    def sink_arguments(self, output):
+        bucket = self.root.parent
+        output.parent.mkdir(exist_ok=True, parents=True)
+        if not output.suffix:
+            output.mkdir(exist_ok=True)
+        address = Address(scheme="s3", root="pretend", key=output.relative_to(bucket).as_posix())
+        store = ObjectStore(pafs.LocalFileSystem(), str(bucket))
+        return {"output": address, "stores": lambda _: store, "scratch": self.root / "scratch"}
+
+
+class RealBucket:
+    """A bucket of a real server."""
+
+    remote = True
+
+    def __init__(self, server, local):
+        self.server, self.local = server, local
+        self.root = ObjectPath(server, "contract", str(local).strip("/"))
+
+    def beside(self, root):
+        return RealBucket(self.server, root)
+
+    def sink_arguments(self, output):
+        address = Address(scheme="s3", root="contract", key=output.key)
+        return {"output": address, "stores": store_of, "scratch": self.local / "scratch"}
+
+
 class Place:
     """One sink on one place, with a store that has n outcomes and remembers the position."""
 
-    def __init__(self, root, output_format, folder, outcomes=40):
-        self.root = root
+    def __init__(self, root, output_format, folder, outcomes=40, lies=None):
+        self.lies = lies or Disk(root)
+        self.root = root = self.lies.root
         self.kind = (output_format, folder)
         self.output = root / ("out" if folder else f"out.{output_format}")
         self.outbox = [settled(n) for n in range(1, outcomes + 1)]
@@ -67,11 +123,15 @@ class Place:
         """As the engine opens: check, restore, store the position; a sink that cannot append starts over."""
         output_format, folder = self.kind
         self.sink = open_sink(
-            output=self.output, folder=folder, output_format=output_format, simulated=False, summarise=summarise
+            **self.lies.sink_arguments(self.output),
+            folder=folder,
+            output_format=output_format,
+            simulated=False,
+            summarise=summarise,
         )
         if folder:
             self.sink._quota._most_rows = 7
-        if self.kind != ("jsonl", False):
+        if hasattr(self.sink, "_new_mark"):
             self.sink._new_mark = lambda: self.mark
         self.sink.check(self.position, self.owned)
         self.position = self.sink.restore(self.position)
@@ -102,8 +162,14 @@ class Place:
                 self.position = self.sink.commit()
         return True
 
-    def finish(self):
-        self.position = self.sink.finish(complete=True)
+    def settle(self, step):
+        """Call a step of the sink as often as it wants to be called, storing its position each time."""
+        self.position = step()
+        while self.sink.unfinished:
+            self.position = step()
+
+    def finish(self, *, complete=True):
+        self.settle(lambda: self.sink.finish(complete=complete))
         self.sink.close()
 
     def proceed(self):
@@ -133,7 +199,7 @@ class Place:
                 lines = [json.loads(text) for text in path.read_bytes().split(b"\n")[:-1]]
                 found += [(each["custom_id"], each["row"], json.dumps(each["response"]["body"])) for each in lines]
             else:
-                table = pd.read_parquet(path)
+                table = pd.read_parquet(io.BytesIO(path.read_bytes()))
                 bodies = [json.dumps(json.loads(text)) for text in table["body"]]
                 found += list(zip(table["custom_id"], table["row"], bodies, strict=True))
         return found
@@ -147,14 +213,38 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture(params=["disk", "pretend", "s3"])
+def lies(request, tmp_path):
+    """Where the output lies."""
+    match request.param:
+        case "disk":
+            return Disk(tmp_path)
+        case "pretend":
+            (tmp_path / "in").mkdir()
+            return PretendBucket(tmp_path / "in")
+        case "s3":
+            return RealBucket(request.getfixturevalue("s3_contract"), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_contract(s3_server):
+    s3_server.make_bucket("contract")
+    return s3_server
+
+
 @pytest.fixture
-def place(tmp_path, kind):
+def place(tmp_path, kind, lies):
+    return Place(tmp_path, *kind, lies=lies)
+
+
+@pytest.fixture
+def on_disk(tmp_path, kind):
     return Place(tmp_path, *kind)
 
 
 @pytest.fixture
-def undisturbed(tmp_path_factory, kind):
-    other = Place(tmp_path_factory.mktemp("undisturbed"), *kind)
+def undisturbed(tmp_path_factory, kind, lies):
+    other = Place(None, *kind, lies=lies.beside(tmp_path_factory.mktemp("undisturbed")))
     other.run()
     return other
 
@@ -164,14 +254,26 @@ def tear(path, rng):
     path.write_bytes(data[: rng.randint(0, len(data))])
 
 
+def rebuild(place, undisturbed):
+    """Run on; an object that nothing shows to be ours any more may be refused instead, and is left alone then."""
+    before = place.files()
+    try:
+        place.run()
+    except UsageError:
+        assert place.lies.remote
+        assert place.files() == before
+    else:
+        assert place.files() == undisturbed.files()
+
+
 def test_each_outcome_is_there_once_in_order(place):
     place.run()
     assert place.rows() == place.expected()
 
 
-def test_files_are_private(place):
-    place.run()
-    assert {path.stat().st_mode & 0o777 for path in place.data_files()} == {0o600}
+def test_files_are_private(on_disk):
+    on_disk.run()
+    assert {path.stat().st_mode & 0o777 for path in on_disk.data_files()} == {0o600}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -184,6 +286,8 @@ def test_crashes_anywhere_leave_what_an_undisturbed_run_leaves(place, undisturbe
         if rng.random() < 0.5:
             place.position = stored  # the bytes were durable, the position was not yet
         place.sink.close()
+        if place.lies.remote:
+            continue
         leftover = (place.output if place.output.is_dir() else place.root) / (
             ".part-00000001.jsonl.tmp" if place.output.is_dir() else f".{place.output.name}.tmp"
         )
@@ -195,7 +299,7 @@ def test_crashes_anywhere_leave_what_an_undisturbed_run_leaves(place, undisturbe
     place.feed(rng)
     place.finish()
     assert place.rows() == place.expected()
-    if place.kind != ("jsonl", False):
+    if place.kind != ("jsonl", False) and not place.lies.remote:
         (place.root / f".{place.output.name}.tmp").unlink(missing_ok=True)
     assert {k: v for k, v in place.files().items() if not k.startswith(".")} == undisturbed.files()
 
@@ -213,40 +317,40 @@ def test_a_finished_run_opened_again_changes_nothing(place):
 def test_finishing_twice_is_harmless(place):
     place.open()
     place.feed()
-    assert place.sink.finish(complete=True) == place.sink.finish(complete=True)
+    place.settle(lambda: place.sink.finish(complete=True))
+    assert place.sink.finish(complete=True) == place.sink.finish(complete=True) == place.position
     place.sink.close()
     place.sink.close()
     assert place.rows() == place.expected()
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["finished", "interrupted"])
-def test_rows_after_the_end_are_added_once(tmp_path, kind, between):
-    place = Place(tmp_path, *kind, outcomes=10)
+def test_rows_after_the_end_are_added_once(tmp_path, kind, lies, between):
+    place = Place(tmp_path, *kind, outcomes=10, lies=lies)
     place.open()
     place.feed()
-    place.position = place.sink.finish(complete=between)
-    place.sink.close()
+    place.finish(complete=between)
     place.outbox += [settled(n) for n in range(11, 20)]
     place.run()
     assert place.rows() == place.expected()
 
 
-def test_more_rows_interrupted_and_killed_still_end_as_they_should(tmp_path, kind):
-    place = Place(tmp_path, *kind, outcomes=10)
+def test_more_rows_interrupted_and_killed_still_end_as_they_should(tmp_path, kind, lies):
+    place = Place(tmp_path, *kind, outcomes=10, lies=lies)
     place.run()
     place.outbox += [settled(n) for n in range(11, 31)]
     for crash in (True, False, True):
         place.open()
         place.feed(limit=12)
         if not crash:
-            place.position = place.sink.finish(complete=False)
+            place.finish(complete=False)
         place.sink.close()
     place.run()
     assert place.rows() == place.expected()
 
 
-def test_a_run_without_successes_leaves_an_output_that_can_be_read(tmp_path, kind):
-    place = Place(tmp_path, *kind, outcomes=0)
+def test_a_run_without_successes_leaves_an_output_that_can_be_read(tmp_path, kind, lies):
+    place = Place(tmp_path, *kind, outcomes=0, lies=lies)
     place.run()
     assert place.rows() == []
     assert len(place.data_files()) == 1
@@ -268,17 +372,16 @@ def test_a_shortened_output_is_rebuilt(place, undisturbed, seed):
     rng = random.Random(seed)
     place.run()
     tear(rng.choice(place.data_files()), rng)
-    place.run()
-    assert place.files() == undisturbed.files()
+    rebuild(place, undisturbed)
 
 
 def test_an_output_cut_to_any_of_its_first_bytes_is_rebuilt(place, undisturbed):
     place.run()
     path = place.data_files()[0]
+    whole = path.read_bytes()
     for size in (*range(24), 60, 200):
-        os.truncate(path, size)
-        place.run()
-        assert place.files() == undisturbed.files()
+        path.write_bytes(whole[:size])
+        rebuild(place, undisturbed)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -289,14 +392,13 @@ def test_an_edited_output_is_rebuilt(place, undisturbed, seed):
     data = bytearray(path.read_bytes())
     data[rng.randrange(600 if place.kind[0] == "jsonl" else 4, len(data))] ^= 1
     path.write_bytes(data)
-    place.run()
-    assert place.files() == undisturbed.files()
+    rebuild(place, undisturbed)
 
 
 @pytest.mark.parametrize("plant", [FOREIGN, b"PAR1 and more that is not ours", b"hello", b"\xff\xfe\x00", b"[]\n"])
 def test_what_a_new_run_finds_is_refused_and_left_alone(place, plant):
     path = place.output / "part-00000000.jsonl" if place.kind[1] else place.output
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(plant)
     with pytest.raises(UsageError) as caught:
         place.open()
@@ -319,7 +421,7 @@ def test_a_foreign_file_put_in_the_place_of_ours_is_refused_and_left_alone(place
 
 
 def test_the_output_of_another_run_is_refused(place, tmp_path_factory):
-    other = Place(tmp_path_factory.mktemp("other"), *place.kind)
+    other = Place(None, *place.kind, lies=place.lies.beside(tmp_path_factory.mktemp("other")))
     other.outbox = [replace(each, custom_id=f"other-{each.seq}") for each in other.outbox]
     other.mark = "another mark"
     other.run()
@@ -331,6 +433,7 @@ def test_the_output_of_another_run_is_refused(place, tmp_path_factory):
     assert mine.read_bytes() == theirs
 
 
+@pytest.mark.parametrize("lies", ["disk"], indirect=True)
 def test_an_output_that_was_moved_with_its_run_is_known_by_its_rows(place, undisturbed):
     place.run()
     moved = place.root / "moved"
@@ -342,9 +445,9 @@ def test_an_output_that_was_moved_with_its_run_is_known_by_its_rows(place, undis
     assert place.rows() == place.expected()
 
 
-def test_the_other_format_takes_a_place_of_this_run_over(tmp_path, kind):
+def test_the_other_format_takes_a_place_of_this_run_over(tmp_path, kind, lies):
     output_format, folder = kind
-    place = Place(tmp_path, *kind)
+    place = Place(tmp_path, *kind, lies=lies)
     place.run()
     place.kind = ({"jsonl": "parquet", "parquet": "jsonl"}[output_format], folder)
     place.position, place.lenient = None, True
@@ -442,6 +545,7 @@ def test_a_position_of_rubbish_means_starting_over(place, undisturbed, state):
     assert place.files() == undisturbed.files()
 
 
+@pytest.mark.parametrize("lies", ["disk"], indirect=True)
 def test_a_full_disk_stops_the_run_and_the_next_one_completes(place, undisturbed, monkeypatch):
     place.open()
     with monkeypatch.context() as patch:
@@ -457,6 +561,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_completes(place, undisturbed
     assert place.files() == undisturbed.files()
 
 
+@pytest.mark.parametrize("lies", ["disk"], indirect=True)
 def test_a_write_that_the_disk_takes_only_in_part_leaves_nothing_of_it(place, undisturbed):
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     place.open()

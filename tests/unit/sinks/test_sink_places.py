@@ -42,6 +42,18 @@ def nobody(line):
     return False
 
 
+def stored(sink, step):
+    """Call a step as often as the sink wants to be called, as if each position were stored in between."""
+    position = step()
+    while sink.unfinished:
+        position = step()
+    return position
+
+
+def finished(sink, *, complete=True):
+    return stored(sink, lambda: sink.finish(complete=complete))
+
+
 def test_an_unknown_format_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError):
         open_sink(
@@ -168,8 +180,8 @@ def test_the_manifest_lists_the_parts_and_goes_before_another_row_is_added(tmp_p
     sink = JsonlParts(tmp_path, simulated=True, summarise=lambda kind, body: None, rows_a_part=2)
     sink.restore(None)
     sink.write([settled(n) for n in range(1, 4)])
-    assert sink.commit().seq == 2
-    sink.finish(complete=True)
+    assert stored(sink, sink.commit).seq == 2
+    finished(sink)
     manifest = json.loads((tmp_path / "_manifest.json").read_bytes())
     assert (manifest["format"], manifest["rows"], manifest["simulated"]) == ("jsonl", 3, True)
     assert [(part["name"], part["rows"], part["first_seq"], part["last_seq"]) for part in manifest["parts"]] == [
@@ -177,6 +189,7 @@ def test_the_manifest_lists_the_parts_and_goes_before_another_row_is_added(tmp_p
         ("part-00000001.jsonl", 1, 3, 3),
     ]
     sink.write([settled(4)])
+    sink.commit()
     assert not (tmp_path / "_manifest.json").exists()
     sink.close()
 
@@ -185,22 +198,54 @@ def test_a_part_is_closed_when_its_bodies_are_large(tmp_path):
     sink = JsonlParts(tmp_path, simulated=False, summarise=lambda kind, body: None, bytes_a_part=5)
     sink.restore(None)
     sink.write([settled(n) for n in range(1, 8)])
-    assert sink.commit().seq == 6
+    assert stored(sink, sink.commit).seq == 6
     sink.close()
 
 
-def test_only_parts_from_the_first_damaged_one_are_written_again(tmp_path):
+def test_only_parts_from_the_first_damaged_one_are_written_again_with_the_rows_they_had(tmp_path):
     sink = JsonlParts(tmp_path, simulated=False, summarise=lambda kind, body: None, rows_a_part=2)
     sink.restore(None)
-    sink.write([settled(n) for n in range(1, 9)])
-    position = sink.finish(complete=True)
+    sink.write([settled(n) for n in range(1, 8)])
+    finished(sink, complete=False)  # closes a part of one row
+    sink.write([settled(n) for n in range(8, 10)])
+    position = finished(sink)
     sink.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert [path.count(b"\n") for name, path in sorted(before.items()) if name.startswith("part")] == [2, 2, 2, 1, 2]
     os.truncate(tmp_path / "part-00000002.jsonl", 100)
     first = (tmp_path / "part-00000000.jsonl").stat().st_mtime_ns
-    assert sink.restore(position).seq == 4
+    position = sink.restore(position)
+    assert position.seq == 4
+    assert not (tmp_path / "_manifest.json").exists()
+    sink.write([settled(n) for n in range(5, 10)])
+    finished(sink)
     sink.close()
     assert (tmp_path / "part-00000000.jsonl").stat().st_mtime_ns == first
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00000000.jsonl", "part-00000001.jsonl"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_which_rows_a_part_holds_is_stored_before_it_can_be_seen(tmp_path):
+    sink = JsonlParts(tmp_path, simulated=False, summarise=lambda kind, body: None, rows_a_part=2)
+    sink.restore(None)
+    sink.write([settled(n) for n in range(1, 4)])
+    planned = sink.commit()
+    assert planned.seq == 0
+    assert [(part["first_seq"], part["last_seq"]) for part in planned.state["planned"]] == [(1, 2)]
+    assert not (tmp_path / "part-00000000.jsonl").exists()
+    assert sink.commit().seq == 2
+    seen = (tmp_path / "part-00000000.jsonl").read_bytes()
+    sink.close()
+    # As if it were killed before the second position was stored: with other quotas, the same rows.
+    later = JsonlParts(tmp_path, simulated=False, summarise=lambda kind, body: None, rows_a_part=3)
+    assert later.restore(planned).seq == 2
+    later.close()
+    (tmp_path / "part-00000000.jsonl").unlink()
+    assert later.restore(planned).seq == 0
+    later.write([settled(n) for n in range(1, 6)])
+    finished(later)
+    later.close()
+    assert (tmp_path / "part-00000000.jsonl").read_bytes() == seen
+    assert (tmp_path / "part-00000001.jsonl").read_bytes().count(b"\n") == 3
 
 
 def test_a_draft_is_hidden_private_and_gone_when_discarded(tmp_path):
