@@ -30,7 +30,7 @@ _OPTIONS: Final[Mapping[str, frozenset[str]]] = {
     ),
 }  # fmt: skip
 _ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)/*([^?#]*)(?:\?([^#]*))?")
-_ROOT: Final = re.compile(r"[A-Za-z0-9._@:-]+")
+_ROOT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
 _HEX: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LONGEST_KEY: Final = 1024
 

@@ -76,7 +76,7 @@ def test_help_names_every_flag():
         ("run", "in.jsonl", "--timeout", "soon"),
         ("run", "in.jsonl", "--base-url", "http://api.x.ai/v1"),
         ("run", "in.jsonl", "--base-url", f"https://u:{KEY}@api.x.ai/v1"),
-        ("run", "in.jsonl", "--output", "s3://bucket/out.jsonl"),
+        ("run", "in.jsonl", "--output", "ftp://host/out.jsonl"),
         ("run", "in.jsonl", "--output", "in.jsonl"),
         ("run", "in.jsonl", "--output", "out.jsonl.gz"),
         ("run", "in.jsonl", "--checkpoint", "mysql://u:p@h/d"),
