@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from bulkgrok.core import failpoints
 from bulkgrok.core.address import Address
 from bulkgrok.core.model import Asset, Position
 from bulkgrok.core.ports import Checkpoint, Offload, Sink, Store
+
+T = TypeVar("T")
 
 _BATCH: Final = 1_000
 #: Between two questions whether a place that is away is back.
@@ -78,6 +81,11 @@ class Projector:
         self._cursor = 0
         self._at_work = asyncio.Lock()
         self._closed = False
+        self._alone = threading.Lock()
+        self._ticket: object = None
+        """Of the sink's call that may be carried out."""
+        self._torn = False
+        """Whether a call of the sink failed: how far it got, nobody knows."""
 
     async def restore(self) -> None:
         """Bring the output back to its stored position, or to its beginning where it is missing or damaged."""
@@ -97,7 +105,7 @@ class Projector:
 
         async def let_go() -> None:
             async with self._at_work:
-                await self._offload(self._sink.close)
+                await self._do(self._sink.close)
 
         await asyncio.shield(asyncio.ensure_future(let_go()))
 
@@ -113,16 +121,40 @@ class Projector:
 
         await asyncio.shield(asyncio.ensure_future(alone()))
 
+    async def _do(self, call: Callable[..., T], *args: object) -> T:
+        """Carry out a blocking call of the sink.
+
+        One that could not be handed to a new thread stays in the queue, where an old thread finds it: it is not carried
+        out any more once it was reported as failed, nor beside another one.
+        """
+        ticket = self._ticket = object()
+
+        def carry_out() -> T:
+            with self._alone:
+                if self._ticket is not ticket:
+                    msg = "a call that was given up"
+                    raise RuntimeError(msg)
+                return call(*args)
+
+        try:
+            return await self._offload(carry_out)
+        except BaseException:
+            self._ticket, self._torn = None, True
+            raise
+
     async def _restore(self) -> None:
         await self._rewind(await self._checkpoint.call(self._store.position, self._sink.name))
 
     async def _rewind(self, position: Position | None) -> None:
-        restored = await self._offload(self._sink.restore, position)
+        restored = await self._do(self._sink.restore, position)
+        self._torn = False
         await self._advance(restored)
         self._cursor = restored.seq
 
     async def _catch_up(self) -> None:
-        """Write batches as long as the output's place takes them."""
+        """Write batches as long as the output's place takes them; after a failure from the stored position on."""
+        if self._torn:
+            await self._restore()
         while not (self._sink.unfinished and not await self._settle(self._sink.commit)):
             if not await self._write_batch():
                 return
@@ -133,7 +165,7 @@ class Projector:
         """Carry out a step of the sink that may take several calls; False where its place is away for now."""
         while True:
             before = self._stored
-            await self._advance(await self._offload(step))
+            await self._advance(await self._do(step))
             if not self._sink.unfinished:
                 return True
             if self._stored == before:
@@ -150,7 +182,7 @@ class Projector:
             return False
         if self._rebase is not None:
             batch = [replace(one, assets=tuple(map(self._rebase, one.assets))) for one in batch]
-        await self._offload(self._sink.write, batch)
+        await self._do(self._sink.write, batch)
         self._cursor = batch[-1].seq
         return True
 
@@ -159,10 +191,10 @@ class Projector:
             return self._sink.finish(complete=complete)
 
         await self._catch_up()
-        while complete and self._sink.unfinished:
+        while complete and self._sink.unfinished and not self._closed:
             await asyncio.sleep(_PAUSE_S)
             await self._catch_up()
-        while not await self._settle(finish):  # noqa: ASYNC110 - nothing tells when a store is back
+        while not await self._settle(finish) and not self._closed:  # noqa: ASYNC110 - nothing tells when a store is back
             await asyncio.sleep(_PAUSE_S)
 
     async def _advance(self, position: Position) -> None:

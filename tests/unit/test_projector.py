@@ -1,6 +1,10 @@
 import asyncio
+import contextlib
 import threading
 
+import pytest
+
+from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import Mode, Settled
 from bulkgrok.engine.projector import Projector
 from bulkgrok.testing import MemorySink
@@ -83,3 +87,72 @@ def test_an_output_is_let_go_of_behind_the_step_that_was_abandoned_and_no_step_f
         return sink.happened
 
     assert asyncio.run(main()) == ["write", "closed"]
+
+
+class NoNewThread:
+    """Runs blocking calls; of one it says that no thread could be begun, though an old one takes it up later."""
+
+    def __init__(self, fails_at):
+        self.calls, self.fails_at, self.late = 0, fails_at, None
+
+    async def __call__(self, function, *args):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            self.late = lambda: function(*args)
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        return function(*args)
+
+    def take_up(self):
+        if self.late is not None:
+            with contextlib.suppress(RuntimeError):
+                self.late()
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["taken up at once", "taken up later"])
+@pytest.mark.parametrize("fails_at", range(1, 4))
+def test_a_call_that_found_no_thread_and_was_carried_out_all_the_same_writes_no_row_twice(fails_at, at_once):
+    async def main():
+        outbox, sink, offload = Outbox(5), MemorySink(), NoNewThread(fails_at)
+        projector = Projector(store=outbox, checkpoint=outbox, sink=sink, offload=offload)
+        try:
+            await projector.restore()
+            await projector.catch_up()
+        except RuntimeError:
+            if at_once:
+                offload.take_up()
+        outbox.outcomes.append(outcome(6))
+        await projector.finish(complete=True)
+        offload.take_up()
+        return [found.seq for found in sink.rows]
+
+    assert asyncio.run(main()) == [1, 2, 3, 4, 5, 6]
+
+
+class TornSink(MemorySink):
+    """Takes a part of its rows when the disk is full."""
+
+    def __init__(self):
+        super().__init__()
+        self.full = True
+
+    def write(self, outcomes):
+        if self.full:
+            super().write(outcomes[:2])
+            self.full = False
+            msg = "full"
+            raise StorageFailed(msg)
+        super().write(outcomes)
+
+
+def test_what_a_failed_write_left_is_discarded_before_rows_are_written_again():
+    async def main():
+        outbox, sink = Outbox(5), TornSink()
+        projector = Projector(store=outbox, checkpoint=outbox, sink=sink, offload=asyncio.to_thread)
+        await projector.restore()
+        with pytest.raises(StorageFailed):
+            await projector.catch_up()
+        await projector.finish(complete=False)
+        return [found.seq for found in sink.rows]
+
+    assert asyncio.run(main()) == [1, 2, 3, 4, 5]
