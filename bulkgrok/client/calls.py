@@ -136,6 +136,14 @@ class Client:
         """
         return await self._redeem(request_id)
 
+    async def api_key(self) -> dict[str, Any]:
+        """Return what the API knows of the key: its name, what it may do, whether it is blocked. Costs nothing.
+
+        Raises:
+            ApiError: The API refused; with status 400 or 401, the key.
+        """
+        return as_object(await self._get("/api-key"))
+
     async def _redeem(self, request_id: str, *, until: float | None = None) -> dict[str, Any] | None:
         reply = await self._get(f"/chat/deferred-completion/{segment(request_id)}", until=until)
         if reply.status in {202, 204} or pending(reply.body):
