@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from bulkgrok.core.model import Asset, Entry, Item, RequestId, RowError
+from bulkgrok.core.values import quick
 
 if TYPE_CHECKING:
     from bulkgrok.core.ports import LargeBody
@@ -46,6 +47,7 @@ RECOVERY: Final[Mapping[State, str]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
     """The intent to POST, durable before its first byte. Begins attempt number `attempt` (1-based) of the row."""
@@ -88,6 +90,7 @@ class Doubt:
     reason: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
     """The receipt of a deferred request, durable before the first poll."""
@@ -98,6 +101,7 @@ class Accept:
     deadline_at: float
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redeem:
     """The raw bytes of an answer: of a direct POST, or of the GET that consumed a deferred result."""
@@ -141,6 +145,7 @@ class JobFailed:
     """What it cost all the same, where the API told it."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeed:
     """The outcome of a redeemed row enters the outbox. The store gives it the next sequence number."""

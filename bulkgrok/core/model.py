@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bulkgrok.core.ports import LargeBody
 
 from bulkgrok.core.money import TICKS, Money
+from bulkgrok.core.values import quick
 
 Row = NewType("Row", int)
 RequestId = NewType("RequestId", str)
@@ -61,6 +62,7 @@ RETRYABLE_CODES = frozenset({
 })  # fmt: skip
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow:
     """One row as the reader found it: the bytes of a JSON line, or the columns of a table row.
@@ -90,6 +92,7 @@ class BadRow:
     model: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One request, encoded and ready to be sent."""
@@ -190,6 +193,7 @@ class Asset:
     sha256: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A redeemed answer in the checkpoint, with what is needed to decode and settle it."""
@@ -223,6 +227,7 @@ class RowError:
     line: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """A row's outcome as the outbox hands it to the sinks; `error` is None for a success.
@@ -336,6 +341,7 @@ class Totals:
 ExitCode = Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 143]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A reply of the API: status and body, as far as it arrived.
@@ -389,6 +395,7 @@ class NoReply:
 Exchange = Reply | NotSent | NoReply
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A decoded answer."""

@@ -10,8 +10,10 @@ from enum import Enum
 
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Job, RateLimit, Work
+from bulkgrok.core.values import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
     """POST this item."""
@@ -23,6 +25,7 @@ class Send:
     """What it was let go for."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
     """GET the result of this job."""
@@ -54,6 +57,7 @@ class Sign(Enum):
     THROTTLED = "throttled"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
     """What became of an action. At most one of `again` and `job` is set; none means that the row left the scheduler."""

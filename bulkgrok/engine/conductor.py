@@ -126,6 +126,8 @@ class Conductor:
         self._cut_short = False
         self._again: set[int] = set()
         self._changed = asyncio.Event()
+        self._full = False
+        """Whether it waits for rows to leave."""
         self._begun = asyncio.Event()
         """Whether a row was offered, or none will be."""
         self._stopped = False
@@ -144,8 +146,12 @@ class Conductor:
         self._changed.set()
 
     def changed(self) -> None:
-        """Wake up: something was reported, settled or stopped."""
-        self._changed.set()
+        """Wake up: something was reported, settled or stopped.
+
+        Not while enough rows wait to be sent: woken for each one that leaves, it would do little else.
+        """
+        if not self._full or self._scheduler.queued <= self._prefetch // 2:
+            self._changed.set()
 
     def stop(self) -> None:
         """Offer nothing more."""
@@ -358,11 +364,15 @@ class Conductor:
         if not again:
             self._note_name(encoded)
         while not (self._stopped or self._has_room(encoded)):
+            self._full = True
             self._changed.clear()
-            if self._rests():
-                self._rested = True
-                return
+            self._rested = self._rests()
+            if self._rested:
+                break
             await self._wait()
+        self._full = False
+        if self._rested:
+            return
         if counts is None:
             work = Work(item=encoded)
         else:

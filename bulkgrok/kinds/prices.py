@@ -99,7 +99,8 @@ class Prices:
 
     def of_chat(self, model: str | None) -> ChatPrice | None:
         """Return the price of a chat model, None if it is not known."""
-        return _lookup(self.chat, model)
+        price = self.chat.get(model or "")  # as nearly all are named
+        return _lookup(self.chat, model) if price is None else price
 
     def of_video(self, model: str | None) -> VideoPrice | None:
         """Return the price of a video model, None if it is not known."""

@@ -19,6 +19,7 @@ from typing import Final
 
 from bulkgrok.core.errors import InvalidRow
 from bulkgrok.core.model import JsonObject, Mode
+from bulkgrok.core.values import quick
 from bulkgrok.kinds.rowvalues import parse_text
 
 #: Fields that steer bulkgrok and never reach the API.
@@ -39,6 +40,7 @@ _SYSTEM_ROLES: Final = ("system", "developer")
 System = Callable[[], str | None]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shaped:
     """A row whose shape is known."""

@@ -162,6 +162,11 @@ class Scheduler:
         return not (self.in_flight or self._head or self._retries or self._last or len(self._jobs) or any(self._order))
 
     @property
+    def _has_room(self) -> bool:
+        """Whether one more job may be outstanding."""
+        return self.outstanding + self._sending_deferred < self.most_outstanding
+
+    @property
     def blocked(self) -> bool:
         """Whether rows wait to be sent and none can be before a result is redeemed: for room, or for money."""
         if self.in_flight or self._head or self._retries:
@@ -355,9 +360,11 @@ class Scheduler:
         while self._retries and self._retries[0][0] <= now:
             work = heappop(self._retries)[2]
             self._lane(work.item.model).again.append(work)
-        room = self.outstanding + self._sending_deferred < self.most_outstanding
         for turn, lane in enumerate(self._order):
-            if lane and lane.governor.open_at <= now and (found := self._row_of(lane, now, room=room)) is not None:
+            if not lane or lane.governor.open_at > now:
+                continue
+            room = not (lane.again or lane.deferred) or self._has_room
+            if (found := self._row_of(lane, now, room=room)) is not None:
                 self._order.rotate(-1 - turn)
                 return found
         if self._last and self._exhausted and self.in_flight == 0 and not self._retries and not any(self._order):
