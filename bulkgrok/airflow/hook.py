@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 from bulkgrok.airflow.compat import AirflowException, BaseHook
@@ -33,6 +34,10 @@ class XAIHook(BaseHook):
         super().__init__(**kwargs)
         self.xai_conn_id = xai_conn_id
 
+    @cached_property
+    def _connection(self) -> Any:  # noqa: ANN401 - Airflow's
+        return self.get_connection(self.xai_conn_id)
+
     @staticmethod
     def get_ui_field_behaviour() -> dict[str, Any]:
         """Return how the form looks, for Airflow 2; later ones read it from the provider's description."""
@@ -48,7 +53,7 @@ class XAIHook(BaseHook):
         Raises:
             AirflowException: The connection has none.
         """
-        password = self.get_connection(self.xai_conn_id).password
+        password = self._connection.password
         if not password:
             msg = f"The connection {self.xai_conn_id} has no password, which is where the xAI API key belongs."
             raise AirflowException(msg)
@@ -56,11 +61,11 @@ class XAIHook(BaseHook):
 
     def base_url(self) -> str | None:
         """Return the base URL, None for the default one."""
-        return self.get_connection(self.xai_conn_id).host or None
+        return self._connection.host or None
 
     def options(self) -> dict[str, Any]:
         """Return the default options."""
-        return dict(self.get_connection(self.xai_conn_id).extra_dejson)
+        return dict(self._connection.extra_dejson)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the API what it knows of the key: Airflow's test button."""

@@ -73,9 +73,11 @@ def _places(store: Store, found: FoundRun) -> dict[str, object]:
     name = "output" if "output" in noted else "input"
     named, run_dir = str(noted[name]), Path(str(noted["run_dir"]))
     here = found.run_dir
-    if here is not None and found.checkpoint == here / CHECKPOINT and here != run_dir:
+    moved = here is not None and found.checkpoint == here / CHECKPOINT and here != run_dir
+    if here is not None and moved and "://" not in named:
         slash = "/" * named.endswith("/")
         named = os.path.normpath(here / os.path.relpath(named, run_dir)) + slash
+    if here is not None and moved:
         run_dir = here
     if here is not None or run_dir.is_dir():  # a database may be read where nothing of the run lies
         place["run_dir"] = run_dir
