@@ -12,7 +12,7 @@ precedence; the engine takes the value apart and hands plain arguments down.
 
 from bulkgrok.config.flags import COLLECT_FLAGS, FLAGS, Flag
 from bulkgrok.config.loading import color_wanted, endpoint, from_keywords, load, only_flags_of
-from bulkgrok.config.locating import find_run_dirs, places
+from bulkgrok.config.locating import RUN_SUFFIX, find_run_dirs, places
 from bulkgrok.config.parsing import parse_duration
 from bulkgrok.config.values import DEFAULT_BASE_URL, Places, RunConfig
 from bulkgrok.core.secret import Secret
@@ -21,6 +21,7 @@ __all__ = [
     "COLLECT_FLAGS",
     "DEFAULT_BASE_URL",
     "FLAGS",
+    "RUN_SUFFIX",
     "Flag",
     "Places",
     "RunConfig",

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import unquote
 
 from bulkgrok.checkpoint import list_runs
-from bulkgrok.config import RunConfig, find_run_dirs, places
+from bulkgrok.config import RUN_SUFFIX, RunConfig, find_run_dirs, places
+from bulkgrok.core.address import is_address
+from bulkgrok.core.address import parse as parse_address
 from bulkgrok.core.databaseurl import DatabaseUrl, is_database, split_run
 from bulkgrok.core.errors import BulkgrokError, UsageError
 from bulkgrok.core.model import Limits
@@ -93,6 +95,8 @@ def find_run(run: str) -> FoundRun:
     """
     if is_database(run):
         return _in_database(run)
+    if is_address(run):
+        return _of_address(run)
     if "://" in run:
         msg = f"{run.partition('://')[0]}:// is no address of a checkpoint."
         raise UsageError(msg, hint="Name the run directory (….bulkgrok), the input, the output, or postgresql://…#RUN.")
@@ -135,6 +139,42 @@ def _in_database(run: str) -> FoundRun:
         msg = f"{what}{':' if shown else '.'}{shown}{more}"
         raise UsageError(msg, hint=f"Name one of them: {shlex.quote(f'{url}#RUN')}")
     return FoundRun(run_dir=None, checkpoint=url, run_id=run_id, status={}, pid=None, owner=names[run_id])
+
+
+def _of_address(run: str) -> FoundRun:
+    """Return the run that reads or writes in an object store at an address; its directory is looked for here."""
+    try:
+        address = parse_address(run)
+    except ValueError as error:
+        msg = f"RUN {error}."
+        raise UsageError(msg, hint="s3://bucket/name, as the run itself was told.") from None
+    names = {str(address), str(address.parent), f"{address}/"}
+    found = []
+    for folder in islice(sorted(Path.cwd().glob(f"*{RUN_SUFFIX}")), SEARCHED):
+        with suppress(BulkgrokError, OSError):
+            one = _found(folder, folder / CHECKPOINT)
+            with reading(one) as store:
+                if _said(store) & names:
+                    found.append(one)
+    if len(found) > 1:
+        shown = "\n".join(f"  {printable(one.run_dir, limit=4096)}" for one in found)
+        msg = f"{printable(address, limit=4096)} belongs to {len(found)} runs:\n{shown}"
+        raise UsageError(msg, hint="Name one of these run directories.")
+    if not found:
+        msg = f"No run directory here, in {printable(Path.cwd())}, is of a run of {printable(address, limit=4096)}."
+        raise UsageError(msg, hint="Name the run directory (….bulkgrok), or the checkpoint: postgresql://…#RUN")
+    return found[0]
+
+
+def _said(store: Store) -> set[str]:
+    """Return where a run says that it reads and writes."""
+    identity, report = store.identity(), store.recall("report")
+    last = report if isinstance(report, dict) else {}
+    noted = store.recall("places")
+    begun = noted.get("output") if isinstance(noted, dict) else None
+    who = (identity.run_id, identity.input_name) if identity is not None else ()
+    named = (begun, last.get("output"), last.get("errors"), *who)
+    return {name for name in named if isinstance(name, str)}
 
 
 def _by_name(path: Path) -> FoundRun | None:
@@ -374,10 +414,12 @@ def _exit_code(report: Mapping[str, Any], pending: int | None, outstanding: int,
 def _errors_of(output: str) -> str:
     if not output:
         return ""
-    path = Path(output)
     try:
+        if is_address(output):
+            return str(places(RunConfig(input="-", output=parse_address(output))).errors)
+        path = Path(output)
         if path.name.endswith((".results.jsonl", ".results.parquet")):
             return str(path.with_name(f"{path.name.rpartition('.results.')[0]}.errors.jsonl"))
         return str(places(RunConfig(input="-", output=path)).errors)
-    except BulkgrokError:
+    except (BulkgrokError, ValueError):
         return ""

@@ -133,13 +133,16 @@ class ObjectStore:
                 with mapping():
                     out.write(block)
                 written += len(block)
+        except ObjectFailure:
+            with suppress(Exception):  # an upload of which a piece failed is not completed
+                out.close()
+            raise
         except BaseException:
-            # pyarrow can only end an upload by completing it: what is cut short would be there.
+            # Where the bytes stopped coming, pyarrow can only complete the upload: what is cut short would be there.
             with suppress(Exception):
                 out.close()
-            if not _failed(out):
-                with suppress(Exception):
-                    self._fs.delete_file(self._path(key))
+            with suppress(Exception):
+                self._fs.delete_file(self._path(key))
             raise
         with mapping():
             out.close()
@@ -157,11 +160,6 @@ class ObjectStore:
         """
         with suppress(NoObject), mapping():
             self._fs.delete_file(self._path(key))
-
-
-def _failed(out: Any) -> bool:  # noqa: ANN401 - as above
-    """Tell whether a stream is still open after it was asked to close: then nothing was completed."""
-    return not out.closed
 
 
 def _text(value: object) -> str:
