@@ -18,8 +18,8 @@ from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import Asset, AssetRef, Fetched, Record
 from bulkgrok.core.ports import Events, Offload, Transport
 from bulkgrok.core.retry import backoff_s
-from bulkgrok.dispatch.bucket import MediaBucket
-from bulkgrok.dispatch.placing import MediaFolder, PartFile
+from bulkgrok.dispatch.bucket import media_place
+from bulkgrok.dispatch.placing import PartFile
 from bulkgrok.objects import Unreachable
 
 _TRIES: Final = 8
@@ -62,15 +62,6 @@ class _Source:
     etag: str | None = None
 
 
-def _folder(media_dir: Path | Address, base: Path | Address, scratch: Path | None) -> MediaFolder | MediaBucket:
-    if isinstance(media_dir, Path) and isinstance(base, Path):
-        return MediaFolder(media_dir, base=base)
-    if isinstance(media_dir, Path) or isinstance(base, Path) or scratch is None:
-        msg = f"{media_dir} and {base} lie apart"
-        raise ValueError(msg)
-    return MediaBucket(media_dir, base=base, scratch=scratch)
-
-
 class AssetDownloader:
     """Fetches files, a row at a time.
 
@@ -102,7 +93,7 @@ class AssetDownloader:
         self._transport = transport
         self._where = media_dir
         self._offload = offload
-        self._folder = _folder(media_dir, asset_base, scratch)
+        self._folder = media_place(media_dir, asset_base, scratch)
         self._fresh = fresh
         self._events = events
         self._sleep = sleep

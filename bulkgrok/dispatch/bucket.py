@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bulkgrok.core.address import Address
+from bulkgrok.core.address import Address, is_address
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import Asset
 from bulkgrok.dispatch.placing import MediaFolder, PartFile, names
@@ -27,16 +27,22 @@ class MediaBucket:
 
     Args:
         address: Where.
-        base: What the paths of assets are relative to.
+        base: What the paths of assets are relative to; None: their paths are whole addresses.
         scratch: A folder on the disk for part files.
         stores: Opens the store.
     """
 
     def __init__(
-        self, address: Address, *, base: Address, scratch: Path, stores: Callable[[Address], ObjectStore] = store_of
+        self,
+        address: Address,
+        *,
+        base: Address | None,
+        scratch: Path,
+        stores: Callable[[Address], ObjectStore] = store_of,
     ) -> None:
         self._address = address
-        self._base = base
+        self._base = base or address
+        self._whole = base is None
         self._parts = MediaFolder(scratch, base=scratch)
         self._stores = stores
 
@@ -61,7 +67,8 @@ class MediaBucket:
                     store.put(address.key, _blocks(part.path), size=part.size)
                 elif not _is(store, address.key, found, part.size, digest):
                     continue
-            return Asset(url=url, path=address.relative_to(self._base), bytes=part.size, sha256=digest)
+            path = str(address) if self._whole else address.relative_to(self._base)
+            return Asset(url=url, path=path, bytes=part.size, sha256=digest)
         raise AssertionError
 
     def lacks(self, assets: Sequence[Asset]) -> list[bool]:
@@ -96,6 +103,59 @@ class MediaBucket:
             store = self._stores(address)
             found = store.look(address.key)
             return found is not None and _is(store, address.key, found, asset.bytes, asset.sha256)
+
+
+class Moved:
+    """Where files of a run go now, and where those are that it had when its output lay elsewhere.
+
+    Args:
+        now: Where they go.
+        before: Where paths lead that are not whole.
+    """
+
+    def __init__(self, now: MediaFolder | MediaBucket, before: MediaFolder | MediaBucket) -> None:
+        self.begin, self.place = now.begin, now.place
+        self._now, self._before = now, before
+
+    def _of(self, asset: Asset) -> MediaFolder | MediaBucket:
+        whole = asset.path is not None and (asset.path.startswith("/") or is_address(asset.path))
+        return self._now if whole else self._before
+
+    def lacks(self, assets: Sequence[Asset]) -> list[bool]:
+        """Tell, at a glance, which of some files the output names are not there."""
+        there = {id(place): place for place in (self._now, self._before)}
+        told: dict[int, bool] = {}
+        for each, place in there.items():
+            own = [index for index, asset in enumerate(assets) if id(self._of(asset)) == each]
+            told |= dict(zip(own, place.lacks([assets[index] for index in own]), strict=True))
+        return [told[index] for index in range(len(assets))]
+
+    def holds(self, asset: Asset) -> bool:
+        """Tell whether a file the output names is there and whole."""
+        return self._of(asset).holds(asset)
+
+
+def media_place(
+    media_dir: Path | Address, base: Path | Address, scratch: Path | None
+) -> MediaFolder | MediaBucket | Moved:
+    """Return where files go.
+
+    Args:
+        media_dir: The folder, on the disk or in an object store.
+        base: What the paths of assets are relative to.
+        scratch: A folder on the disk for part files of what goes to an object store.
+    """
+    now = _place(media_dir, base if type(base) is type(media_dir) else None, scratch)
+    return now if type(base) is type(media_dir) else Moved(now, _place(base, base, scratch))
+
+
+def _place(media_dir: Path | Address, base: Path | Address | None, scratch: Path | None) -> MediaFolder | MediaBucket:
+    if isinstance(media_dir, Path):
+        return MediaFolder(media_dir, base=base if isinstance(base, Path) else None)
+    if scratch is None:
+        msg = f"{media_dir} needs a folder on the disk"
+        raise ValueError(msg)
+    return MediaBucket(media_dir, base=base if isinstance(base, Address) else None, scratch=scratch)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -100,12 +100,13 @@ class MediaFolder:
 
     Args:
         folder: Where; made with its parents when needed.
-        base: What the paths of assets are relative to.
+        base: What the paths of assets are relative to; None: their paths are whole.
     """
 
-    def __init__(self, folder: Path, *, base: Path) -> None:
+    def __init__(self, folder: Path, *, base: Path | None) -> None:
         self._folder = folder
-        self._base = base
+        self._base = base or Path("/")
+        self._whole = base is None
 
     def begin(self, row: int, custom_id: str, number: int) -> PartFile:
         """Open the part file of a row's n-th file (0-based). What a crash left of an earlier one is thrown away.
@@ -140,7 +141,7 @@ class MediaFolder:
         raise AssertionError
 
     def _asset(self, path: Path, size: int, digest: str, url: str) -> Asset:
-        relative = os.path.relpath(path, self._base)
+        relative = path if self._whole else os.path.relpath(path, self._base)
         return Asset(url=url, path=Path(relative).as_posix(), bytes=size, sha256=digest)
 
     def lacks(self, assets: Sequence[Asset]) -> list[bool]:

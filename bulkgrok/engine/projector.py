@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bulkgrok.core import failpoints
-from bulkgrok.core.address import Address
+from bulkgrok.core.address import Address, is_address, parse
 from bulkgrok.core.model import Asset, Position
 from bulkgrok.core.ports import Checkpoint, Offload, Sink, Store
 
@@ -40,7 +40,11 @@ def rebasing(old: Path | Address, new: Path | Address) -> Callable[[Asset], Asse
 
 
 def _join(base: Path | Address, path: str) -> Path | Address:
-    return base / path if isinstance(base, Path) else base.joined(path)
+    if is_address(path):
+        return parse(path)
+    if isinstance(base, Path) or path.startswith("/"):
+        return Path(str(base)) / path
+    return base.joined(path)
 
 
 def _way(there: Path | Address, base: Path | Address) -> str:

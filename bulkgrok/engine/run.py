@@ -406,6 +406,7 @@ class Engine:
         if self.stages is not None:
             self.stages.scheduler.stop()
             self.stages.conductor.stop()
+            self.stages.source.give_up()
 
     def _stop(self, error: BaseException) -> None:
         """End the run for a reason; the first one counts."""

@@ -63,6 +63,9 @@ class FileSource:
         self._fingerprint = found = await self._offload(readers.fingerprint, self.path)
         return found
 
+    def give_up(self) -> None:
+        """Do nothing: a file is read at once or not at all."""
+
     async def chunks(
         self,
         *,
@@ -131,6 +134,10 @@ class ObjectSource:
         self.path = self.path.pin(found)
         return fingerprint
 
+    def give_up(self) -> None:
+        """Wait no longer for a store that is away."""
+        self.path.given_up.set()
+
     async def chunks(
         self,
         *,
@@ -154,6 +161,9 @@ class NoSource:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def give_up(self) -> None:
+        """Do nothing: there is nothing to wait for."""
 
     async def chunks(
         self,
@@ -183,6 +193,9 @@ class RowsSource:
         self._rows = rows
         self.path = run_dir / SPOOL_NAME
         self._offload = offload
+
+    def give_up(self) -> None:
+        """Do nothing: the caller's rows are the caller's business."""
 
     async def chunks(self, *, again: bool, passing: Passing | None = None) -> AsyncIterator[Sequence[RawRow]]:
         """Yield the caller's rows, compared with what an earlier call spooled; read again, the spool alone."""

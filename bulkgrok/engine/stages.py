@@ -28,6 +28,7 @@ from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.lookup import last_covered
 from bulkgrok.engine.opening import SCRATCH, OpenRun
+from bulkgrok.engine.source import FileSource, NoSource, ObjectSource, RowsSource
 from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
 from bulkgrok.scheduler.door import Door
@@ -117,6 +118,7 @@ class Stages:
     redeemer: Redeemer
     settler: Settler
     conductor: Conductor
+    source: FileSource | ObjectSource | NoSource | RowsSource
     budget: Budget | None
     unsettled: Callable[[], int]
     """Redeemed rows that are not settled yet."""
@@ -208,6 +210,7 @@ class Building:
             redeemer=redeemer,
             settler=settler,
             conductor=conductor,
+            source=opened.source,
             budget=budget,
             unsettled=lambda: self._unsettled + self._downloading_rows(),
             downloading=self._downloading_rows,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 _AWS: Final = re.compile(r"AWS Error ([A-Z_]+)")
+_STATUS: Final = re.compile(r"Status\((\w+)")
 _TEMPORARY: Final = frozenset(
     {
         "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING", "INTERNAL_FAILURE",
@@ -24,6 +25,7 @@ _DENIED: Final = frozenset(
         "NOT_INITIALIZED", "MISSING_PARAMETER", "VALIDATION",
     }
 )  # fmt: skip
+_NONE: Final = "No such file or directory"
 _NO_BUCKET: Final = "NO_SUCH_BUCKET"
 _WORDS: Final = (
     # What Google's and Microsoft's clients say, in the words of their own codes.
@@ -81,6 +83,8 @@ def _is_of_a_store(error: Exception) -> bool:
 
 def _failure(error: Exception) -> ObjectFailure:
     text = str(error)
+    if text.startswith(_NONE):  # as Google's client says it
+        return NoObject()
     if (found := _AWS.search(text)) is not None:
         return _of_amazon(found[1], text)
     for kind, words in _WORDS:
@@ -93,7 +97,8 @@ def _failure(error: Exception) -> ObjectFailure:
             return Unreachable(f"the store cannot be reached ({code})")
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         return ObjectFailure(error.strerror)
-    return ObjectFailure(f"the store refused ({type(error).__name__})")
+    said = _STATUS.search(text)
+    return ObjectFailure(f"the store refused ({said[1] if said else type(error).__name__})")
 
 
 def _of_amazon(code: str, text: str) -> ObjectFailure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-import time
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -37,6 +37,7 @@ class ObjectFile(io.RawIOBase):
         key: Its name.
         expected: What is said of the one that is meant; None takes the one that is there.
         patience_s: How long a store that cannot be reached is asked again before that is an error.
+        given_up: Once set, it is an error at once.
 
     Raises:
         Changed: Another one is there, at the start or at any later read.
@@ -50,13 +51,13 @@ class ObjectFile(io.RawIOBase):
         *,
         expected: Found | None = None,
         patience_s: float = 0.0,
-        sleep: Callable[[float], None] = time.sleep,
+        given_up: threading.Event | None = None,
     ) -> None:
         super().__init__()
         self._store = store
         self._key = key
         self._patience_s = patience_s
-        self._sleep = sleep
+        self._given_up = given_up or threading.Event()
         self._place = 0
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
@@ -73,9 +74,8 @@ class ObjectFile(io.RawIOBase):
             try:
                 return call()
             except Unreachable:
-                if waited >= self._patience_s:
+                if waited >= self._patience_s or self._given_up.wait(wait):
                     raise
-                self._sleep(wait)
                 waited, wait = waited + wait, min(2 * wait, _LONGEST_WAIT_S)
 
     def readable(self) -> bool:

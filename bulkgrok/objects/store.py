@@ -7,6 +7,7 @@ Names are those of `core.address`: nothing here reads a % or a slash at an end.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,12 +95,10 @@ class ObjectStore:
         """
         import pyarrow.fs as pafs  # noqa: PLC0415 - as above
 
-        path = self._path(folder)
         with mapping():
-            try:
-                found = self._fs.get_file_info(pafs.FileSelector(path))
-            except FileNotFoundError:
-                return {}
+            found = self._fs.get_file_info(pafs.FileSelector(self._path(folder), allow_not_found=True))
+        if not found:
+            self.look_at_bucket()
         named = sorted((info.base_name, info.size) for info in found if info.type == pafs.FileType.File)
         return dict(named)
 
@@ -187,11 +186,35 @@ def blocks_of(file: Any, size: int, block_bytes: int = 1 << 20) -> Iterator[byte
 def _opened(scheme: str, root: str, query: str) -> ObjectStore:
     import pyarrow.fs as pafs  # noqa: PLC0415 - as above
 
+    if scheme == "gs" and "retry_limit_seconds=" not in query:  # a quarter of an hour otherwise
+        query = f"{query}&retry_limit_seconds={_IDLE_S:.0f}".lstrip("&")
+    if scheme.startswith("abfs"):
+        root = _with_account(root, os.environ)
     with mapping():
         filesystem, base = pafs.FileSystem.from_uri(f"{scheme}://{root}/" + (f"?{query}" if query else ""))
         if filesystem.type_name == "s3":
             filesystem = _with_limits(filesystem)
+        elif filesystem.type_name == "abfs":
+            filesystem = _with_key(filesystem, os.environ)
     return ObjectStore(filesystem, base)
+
+
+def _with_account(root: str, environ: Mapping[str, str]) -> str:
+    """Return an Azure container with the account of the environment where it has none of its own.
+
+    The clients of the other stores read such variables themselves; these are those of Microsoft's tools.
+    """
+    account = environ.get("AZURE_STORAGE_ACCOUNT_NAME") or environ.get("AZURE_STORAGE_ACCOUNT")
+    return f"{account}@{root}" if account and "@" not in root and "." not in root else root
+
+
+def _with_key(filesystem: Any, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - as above
+    """Return an Azure filesystem with the key of the environment; without one it asks for credentials as Azure does."""
+    key = environ.get("AZURE_STORAGE_ACCOUNT_KEY") or environ.get("AZURE_STORAGE_KEY")
+    if not key:
+        return filesystem
+    make, (options,) = filesystem.__reduce__()
+    return make({**options, "account_key": key})
 
 
 def _with_limits(filesystem: Any) -> Any:  # noqa: ANN401 - as above

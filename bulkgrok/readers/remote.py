@@ -8,9 +8,10 @@ sent and as StorageFailed afterwards.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bulkgrok.core.address import Address
@@ -33,6 +34,8 @@ class ObjectInput:
     pinned: Found | None = None
     """What is said of the content that is meant; None before that is settled."""
     stores: Callable[[Address], ObjectStore] = store_of
+    given_up: threading.Event = field(default_factory=threading.Event, compare=False)
+    """Set when nobody waits for it any more: a store that is away is then an error at once."""
 
     @property
     def name(self) -> str:
@@ -74,7 +77,11 @@ class ObjectInput:
             StorageFailed: It is pinned, and out of reach.
         """
         with self._speaking(pinned=self.pinned is not None):
-            return _Speaking(self)
+            try:
+                return _Speaking(self)
+            except NoObject:
+                self.stores(self.address).look_at_bucket()
+                raise
 
     def fingerprint(self, found: Found) -> Fingerprint:
         """Return what ties a run to it: its ETag, or a hash of its bytes where the store has none.
@@ -112,6 +119,7 @@ class _Speaking(ObjectFile):
             source.address.key,
             expected=source.pinned,
             patience_s=_PATIENCE_S if source.pinned is not None else 0.0,
+            given_up=source.given_up,
         )
 
     def _fetch(self, place: int) -> bytes:

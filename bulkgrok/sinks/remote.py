@@ -193,7 +193,9 @@ class Bucket:
             with files.storing(self._scratch):
                 yield
         except Unreachable as failure:
-            raise Away(files.failed(self.where(name) if name else str(self), str(failure))) from None
+            error = files.failed(self.where(name) if name else str(self), str(failure))
+            error.hint = "when it can be reached again, type the same command again"
+            raise Away(error) from None
         except ObjectFailure as failure:
             raise _refused(self.where(name) if name else str(self), failure) from None
 

@@ -1,6 +1,6 @@
 """Which of the contract suites run over a real S3 server: none where there is none, and there a few seeds of each.
 
-One takes a hundred times as long as on a disk. tests/stores says where moto is missing.
+One takes a hundred times as long as on a disk. tests/acceptance/stores says where moto is missing.
 """
 
 from harness import s3

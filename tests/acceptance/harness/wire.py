@@ -64,6 +64,11 @@ class Wire:
 
         self._call(cut())
 
+    def unplug(self):
+        """Cut, and let nobody through any more: who connects is hung up on."""
+        self._to = 0
+        self.cut()
+
     def rest(self):
         """Wait until nobody is connected any more: whoever died is gone at the other end too."""
         until = time.monotonic() + 30

@@ -1,7 +1,7 @@
 """kill -9 of the real command at random moments, its input, output and videos in a real S3 server; cut connections.
 
 After each death the bucket is read as a stranger would: what is there is whole, and no row is there twice. At the end
-the simulator's ledger judges. BULKGROK_KILLS is the number of kills: 12 in the ordinary run; BULKGROK_SEED the seed.
+the simulator's ledger judges. BULKGROK_KILLS is the number of kills: 8 in the ordinary run; BULKGROK_SEED the seed.
 """
 
 import json
@@ -23,8 +23,8 @@ from harness.rows import mixed, write
 from harness.wire import Wire
 from pyarrow import parquet as pq
 
-KILLS = int(os.environ.get("BULKGROK_KILLS", "12"))
-KILLS_A_RUN = 6
+KILLS = int(os.environ.get("BULKGROK_KILLS", "8"))
+KILLS_A_RUN = 4
 ROWS = 240
 CONCURRENCY = 8
 BUCKET = "kills"
@@ -33,7 +33,7 @@ _PROGRAM = """
 from bulkgrok.sinks import parts
 parts.PartsSink.__init__.__kwdefaults__.update(rows_a_part=30, seconds_a_part=0.4)
 from bulkgrok.__main__ import main
-main()
+raise SystemExit(main())
 """
 COMMAND = (sys.executable, "-c", _PROGRAM)
 #: name -> what is typed for it
