@@ -7,6 +7,7 @@ the simulator's ledger judges. BULKGROK_KILLS is the number of kills: 8 in the o
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -49,7 +50,7 @@ DEATHS = ("at_any_moment", "at_any_moment", "while_putting", "while_putting", "a
 class Torment:
     """One run of the command over S3, from its first life to its last."""
 
-    def __init__(self, folder, api, store, *, form, seed):
+    def __init__(self, folder, api, store, *, form, seed, database=None):
         self.api, self.store, self.chance = api, store, random.Random(seed)
         self.counts = Counter()
         self.folder = folder
@@ -60,12 +61,15 @@ class Torment:
         write(self.source, mixed(ROWS))
         store.put(BUCKET, f"{self.prefix}/in.jsonl", self.source.read_bytes())
         self.run_dir = folder / "out.bulkgrok"
+        self.database = database
+        elsewhere = ("--checkpoint", database, "--run-id", self.prefix) if database else ()
+        self.run = f"{database}#{self.prefix}" if database else self.run_dir
         self.lives = Lives(
             (
                 *COMMAND, "run", f"s3://{BUCKET}/{self.prefix}/in.jsonl", "-o", f"s3://{BUCKET}/{self.prefix}/{self.name}",
                 "--output-format", self.format, "--run-dir", self.run_dir, "--concurrency", CONCURRENCY,
                 "--base-url", f"http://127.0.0.1:{self.to_api.port}/v1", "--poll-interval", "0.1", "--rps", 160,
-                "--max-attempts", 1000, "--progress", "none",
+                "--max-attempts", 1000, "--progress", "none", *elsewhere,
             ),
             environ=environment(**store.environment(f"http://127.0.0.1:{self.to_store.port}")),
             run_dir=self.run_dir,
@@ -74,11 +78,17 @@ class Torment:
 
     def live(self, death):
         """Live one life; return whether it ended of its own accord with all the work done."""
+        self._lose_the_disk()
         self.lives.begin()
         self.counts[death] += 1
         if not self.lives.wait_for(self.lives.at_work, within_s=10):
             return self._over()
         return getattr(self, death)()
+
+    def _lose_the_disk(self):
+        """With a checkpoint in a database, begin each life on an empty disk."""
+        if self.database:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def at_any_moment(self):
         time.sleep(self.chance.uniform(0.0, 1.6))
@@ -159,6 +169,7 @@ class Torment:
                         self.store.delete(BUCKET, key)
             over = self.live("while_putting" if over else self.chance.choice(DEATHS))
         while not over:
+            self._lose_the_disk()
             self.lives.begin()
             over = self._over()
 
@@ -175,8 +186,8 @@ class Torment:
             there.write_bytes(self.store.get(BUCKET, key))
         output = copy / self.name.rstrip("/")
         errors = output / "_errors.jsonl" if self.name.endswith("/") else copy / "out.errors.jsonl"
-        audit = json.loads(self.lives.ask("audit", self.run_dir, "--json"))
-        table = self.lives.ask("audit", self.run_dir, "--csv")
+        audit = json.loads(self.lives.ask("audit", self.run, "--json"))
+        table = self.lives.ask("audit", self.run, "--csv")
         ledger = self.api.ledger()
         verdict = judge(
             rows=ROWS, results=read_results(output), errors=read_lines(errors), base=errors.parent, ledger=ledger,
@@ -187,30 +198,45 @@ class Torment:
         return verdict
 
 
-def test_whatever_ends_it_every_row_is_in_the_bucket_once_and_every_bill_is_explained(tmp_path, s3_server):
+@pytest.fixture(scope="module")
+def store(s3_server):
+    s3_server.make_bucket(BUCKET)
+    return s3_server
+
+
+def tormented(folder, store, *, form, seed, kills, database=None):
+    """Torment one run to its end; return it and the verdict, which is good."""
+    folder.mkdir()
+    api = Simulator("--latency=0.02", "--deferred-latency=0.4", "--video-latency=0.4", "--media-size=300000")
+    run = Torment(folder, api, store, form=form, seed=seed, database=database)
+    try:
+        run.to_the_end(kills)
+        verdict = run.judged()
+    finally:
+        run.lives.bury()
+        api.stop()
+    assert verdict.wrong == [], f"seed {seed}: {verdict}"
+    return run, verdict
+
+
+def test_on_an_empty_disk_every_time_a_run_goes_on_from_database_and_bucket(tmp_path, store, postgres):
+    seed = int(os.environ.get("BULKGROK_SEED", time.time_ns() % 1_000_000))
+    form = list(FORMS)[seed % 2]
+    run, verdict = tormented(tmp_path / "run", store, form=form, seed=seed, kills=3, database=postgres.url())
+    print(f"\nseed={seed} {dict(run.counts)} {verdict}")
+
+
+def test_whatever_ends_it_every_row_is_in_the_bucket_once_and_every_bill_is_explained(tmp_path, store):
     seed = int(os.environ.get("BULKGROK_SEED", time.time_ns() % 1_000_000))
     print(f"\nseed={seed}: BULKGROK_KILLS={KILLS} BULKGROK_SEED={seed} tox run -e s3")
-    s3_server.make_bucket(BUCKET)
-    counts, sums, left = Counter(), Counter(), KILLS
+    counts, sums = Counter(), Counter()
     forms = list(FORMS)
-    number = 0
-    while left > 0:
-        kills = min(left, KILLS_A_RUN)
-        left -= kills
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        api = Simulator("--latency=0.02", "--deferred-latency=0.4", "--video-latency=0.4", "--media-size=300000")
-        run = Torment(folder, api, s3_server, form=forms[(seed + number) % len(forms)], seed=seed + number)
-        try:
-            run.to_the_end(kills)
-            verdict = run.judged()
-        finally:
-            run.lives.bury()
-            api.stop()
-        assert verdict.wrong == [], f"seed {seed + number}: {verdict}"
+    shares = [min(KILLS_A_RUN, KILLS - done) for done in range(0, KILLS, KILLS_A_RUN)]
+    for number, kills in enumerate(shares):
+        form = forms[(seed + number) % len(forms)]
+        run, verdict = tormented(tmp_path / str(number), store, form=form, seed=seed + number, kills=kills)
         counts += run.counts
         for name in ("rows", "billed", "answered", "failed", "in_doubt", "doubled", "lost", "unexplained"):
             sums[name] += getattr(verdict, name)
-        number += 1
     told = " ".join(f"{name}={count}" for name, count in (counts + sums).items())
-    print(f"runs={number} {told} unfinished_uploads={s3_server.uploads(BUCKET)}")
+    print(f"runs={len(shares)} {told} unfinished_uploads={store.uploads(BUCKET)}")

@@ -388,3 +388,19 @@ def test_an_object_that_changes_while_it_is_read_stops_the_reading(s3_server):
     s3_server.put("changing", "in.jsonl", data.replace(b"question", b"Question"))
     with pytest.raises(RunMismatch, match="changed"):
         list(chunks)
+
+
+def test_the_program_in_the_documents_reads_what_a_run_wrote(run, bucket):
+    document = (Path(__file__).parents[3] / "docs" / "object-stores.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    bucket.put("stores", run.key("in.jsonl"), LINES)
+    assert run("in.jsonl", "answers/").returncode == 0
+    program = program.replace("s3://bucket/answers", run.address("answers"))
+    done = subprocess.run(
+        [COMMAND[0], "-c", program],
+        env=environment(**bucket.environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{len(PROMPTS)} answers\n"), done.stderr
