@@ -143,7 +143,7 @@ class Projector:
         try:
             return await self._offload(carry_out)
         except BaseException:
-            self._ticket, self._torn = None, True
+            self._torn = True
             raise
 
     async def _restore(self) -> None:

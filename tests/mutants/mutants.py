@@ -174,8 +174,16 @@ MUTANTS = (
         name="write-carried-out-after-it-was-given-up",
         breaks="each row is in the output once",
         file="engine/projector.py",
-        old="            self._ticket, self._torn = None, True\n",
-        new="            self._torn = True\n",
+        old="                if self._ticket is not ticket:\n",
+        new="                if False:\n",
+        found_by=("tests/unit/test_projector.py",),
+    ),
+    Mutant(
+        name="sink-not-taken-back-after-a-failure",
+        breaks="each row is in the output once",
+        file="engine/projector.py",
+        old="            self._torn = True\n",
+        new="            pass\n",
         found_by=("tests/unit/test_projector.py",),
     ),
     Mutant(
