@@ -1,4 +1,4 @@
-"""`airflow standalone` from end to end through its REST API; on demand (BULKGROK_STANDALONE=1), for it takes minutes."""
+"""`airflow standalone` from end to end through its REST API, which takes minutes: BULKGROK_STANDALONE=1."""
 
 import json
 import os
