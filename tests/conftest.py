@@ -82,9 +82,7 @@ def postgres():
     """A real PostgreSQL; the tests that need one are skipped, with a word, where there is none."""
     if why := postgresql.missing():
         pytest.skip(why)
-    server = postgresql.Given() if postgresql.DSN else postgresql.Server()
-    yield server
-    server.remove()
+    return postgresql.shared()
 
 
 @pytest.fixture(scope="session")

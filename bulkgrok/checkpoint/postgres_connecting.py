@@ -5,6 +5,7 @@ Law: nothing is stored through a connection that did not pass. What is a risk on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,11 +15,14 @@ from psycopg.adapt import Buffer, Loader
 from psycopg.pq import Format
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
-from bulkgrok.checkpoint.postgres_mishaps import cannot_connect, storage_failed
+from bulkgrok.checkpoint.postgres_mishaps import cannot_connect
 from bulkgrok.core.databaseurl import DatabaseUrl
 from bulkgrok.core.errors import UsageError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+# A connection that is lost is told by whoever used it; the driver's own words about it belong on nobody's terminal.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _OLDEST: Final = 130_000
 _ODD: Final = "\x01wtf8:"
@@ -126,15 +130,12 @@ def make_durable(connection: Connection, url: DatabaseUrl) -> list[str]:
 
     Raises:
         UsageError: This server, or this session, would lose what it acknowledged, or cannot be written to.
-        StorageFailed: It cannot be asked.
+        psycopg.Error: It cannot be asked.
     """
-    try:
+    settings = _settings(connection)
+    if settings["synchronous_commit"] not in _STRONG:
+        connection.execute("SELECT set_config('synchronous_commit', 'on', false)")
         settings = _settings(connection)
-        if settings["synchronous_commit"] not in _STRONG:
-            connection.execute("SELECT set_config('synchronous_commit', 'on', false)")
-            settings = _settings(connection)
-    except psycopg.Error as error:
-        raise storage_failed(url, error) from error
     for wrong, what, hint in _refusals(settings, connection.info.server_version):
         if wrong:
             msg = f"The checkpoint {url} cannot be relied on: {what}. Nothing was sent."
@@ -153,14 +154,12 @@ def refuse_unlogged(connection: Connection, url: DatabaseUrl) -> None:
 
     Raises:
         UsageError: There is one.
+        psycopg.Error: It cannot be asked.
     """
-    try:
-        found = connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'bulkgrok'::regnamespace AND relkind = 'r' "
-            "AND relpersistence <> 'p' ORDER BY relname"
-        ).fetchall()
-    except psycopg.Error as error:
-        raise storage_failed(url, error) from error
+    found = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'bulkgrok'::regnamespace AND relkind = 'r' "
+        "AND relpersistence <> 'p' ORDER BY relname"
+    ).fetchall()
     if found:
         names = ", ".join(f"bulkgrok.{name}" for (name,) in found)
         msg = (

@@ -16,6 +16,7 @@ CREATE TABLE bulkgrok.run (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     epoch bigint NOT NULL DEFAULT 0,
     owner text,
+    scope text,
     locked boolean NOT NULL DEFAULT false,
     lease_until timestamptz NOT NULL DEFAULT 'epoch',
     applied bigint NOT NULL DEFAULT 0,

@@ -89,11 +89,11 @@ class Session:
             UsageError, RunMismatch, RunLocked, StorageFailed: It cannot be.
         """
         connection = self._connection = first_connection(self._url)
-        warnings = make_durable(connection, self._url)
-        if (note := bring_up(connection, self._url)) is not None:
-            warnings.append(note)
-        refuse_unlogged(connection, self._url)
         try:
+            warnings = make_durable(connection, self._url)
+            if (note := bring_up(connection, self._url)) is not None:
+                warnings.append(note)
+            refuse_unlogged(connection, self._url)
             self.run, self.mark = _registered(connection, self._run_id)
             self.tenure = tenures.take(connection, self._url, self.run, self.lease)
             self.sums = self._own(connection)
@@ -245,7 +245,7 @@ class Session:
             connection = connect(self._url)
             try:
                 make_durable(connection, self._url)
-                locked = tenures.try_lock(connection, self.run)
+                locked = not self.lease.lost and tenures.try_lock(connection, self.run)
                 tenures.lock(connection, self.run, self.tenure.epoch, self.lease, locked=locked)
             except BaseException:
                 connection.close()

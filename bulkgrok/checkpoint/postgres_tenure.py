@@ -6,18 +6,23 @@ cannot tell whether its lease still holds sends nothing: `Lease` answers that wi
 server's; of the local clock only how long ago something was asked for is used.
 
 The lease is renewed by a thread of its own, over a connection of its own: neither a busy event loop nor a long
-transaction ends it. A process that is stopped, or whose connection is gone, does lose it.
+transaction ends it. A process that is stopped, or whose connection is gone, does lose it. A lock is also freed by a
+server that restarts, or by an administrator, while its runner is alive: so an owner believes in its lease for much
+shorter than it lasts, and whoever takes over from a process that may be alive waits for so long before it acts.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -30,11 +35,11 @@ from bulkgrok.core.errors import RunLocked, RunTakenOver
 
 SQL: Final = load("postgres_tenure.sql")
 LEASE_S: Final = 15.0
-#: What a lease is shorter by in the eyes of its owner.
-_MARGIN_S: Final = 2.0
+#: The part of a lease that its owner believes in after it was renewed, and the part after which it is renewed again.
+_BELIEVED: Final = 0.3
+_RENEWED: Final = 1 / 15
 #: Beyond a lease, what a runner that hung may still need to hand in an answer it had in hand.
 _GRACE_S: Final = 10.0
-_RENEWALS: Final = 4
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -55,7 +60,16 @@ class Lease:
 
     def extend(self, asked_at: float) -> None:
         """Note that the server renewed it for what was asked at a time of `elapsed`."""
-        self._until = max(self._until, asked_at + self.lease_s - min(_MARGIN_S, self.lease_s / 4))
+        self._until = max(self._until, asked_at + self.believed_s)
+
+    def suspend(self) -> None:
+        """Note that a connection was lost, and with it perhaps the lock: it holds again when it was renewed."""
+        self._until = 0.0
+
+    @property
+    def believed_s(self) -> float:
+        """For how long after a renewal its owner believes in it."""
+        return _BELIEVED * self.lease_s
 
     def holds(self) -> bool:
         """Tell whether the run is certainly still ours."""
@@ -87,6 +101,28 @@ def owner_name() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
+def _scope() -> str:
+    """Return within what a process number means one process: this boot of this machine, a namespace of processes."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _is_dead(owner: str, scope: str | None) -> bool:
+    """Tell whether a runner was a process of this machine that is certainly no more."""
+    number = owner.split()[1]
+    if not scope or scope != _scope() or not number.isdigit():
+        return False
+    try:
+        status = Path(f"/proc/{number}/stat").read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return status.rpartition(b")")[2].split()[:1] == [b"Z"]  # killed, and not yet waited for
+
+
 def try_lock(connection: Connection, run: int) -> bool:
     """Take the advisory lock of a run for this session, if it is free."""
     found = connection.execute(SQL["try_lock"], (LOCKS, run)).fetchone()
@@ -105,13 +141,17 @@ def take(connection: Connection, url: DatabaseUrl, run: int, lease: Lease) -> Te
     with connection.transaction():
         found = connection.execute(SQL["look"], (run,)).fetchone()
         assert found is not None  # noqa: S101 - it was registered
-        epoch, owner, had_lock, leased, left_s, applied = found
+        epoch, owner, had_lock, leased, left_s, applied, scope = found
         gone = locked and had_lock  # its session held the lock, and holds it no more
         if owner is not None and leased and not gone:
             raise _locked(url, owner, left_s)
         connection.execute(SQL["end_tenure"], (run, epoch, applied))
         connection.execute(SQL["begin_tenure"], (run, epoch + 1, owner_name()))
-        connection.execute(SQL["take"], (run, epoch + 1, owner_name(), locked, timedelta(seconds=lease.lease_s)))
+        lasts = timedelta(seconds=lease.lease_s)
+        connection.execute(SQL["take"], (run, epoch + 1, owner_name(), locked, lasts, _scope()))
+    if owner is not None and leased and not _is_dead(owner, scope):
+        renewed_ago_s = max(0.0, lease.lease_s - left_s)
+        time.sleep(max(0.0, lease.believed_s - renewed_ago_s))
     lease.extend(asked_at)
     if not locked:
         locked = _oust(connection, run, epoch + 1, lease)
@@ -181,30 +221,44 @@ class Heartbeat:
         self._tenure = tenure
         self._lease = lease
         self._stopped = threading.Event()
+        self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._beat, name="bulkgrok-lease", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Renew no more."""
         self._stopped.set()
+        self._wake.close()
         self._thread.join()
+        self._woken.close()
 
     def _beat(self) -> None:
         connection: Connection | None = None
-        wait_s = self._lease.lease_s / _RENEWALS
-        while not self._stopped.wait(wait_s) and not self._lease.lost:
-            wait_s = self._lease.lease_s / _RENEWALS
+        while not self._stopped.is_set() and not self._lease.lost:
             try:
-                if connection is None or connection.closed:
+                if connection is None:
                     connection = self._connect()
                 self._renew(connection)
+                if self._cut_off(connection):
+                    connection.close()
+                    connection = None
             except psycopg.Error:
-                wait_s = min(1.0, wait_s)
+                self._lease.suspend()
                 if connection is not None:
                     connection.close()
                     connection = None
+                self._stopped.wait(_RENEWED * self._lease.lease_s)
         if connection is not None:
             connection.close()
+
+    def _cut_off(self, connection: Connection) -> bool:
+        """Wait until it is time to renew; tell whether the connection ended meanwhile, which is noticed at once."""
+        theirs = connection.fileno()
+        ready, _, _ = select.select([self._woken.fileno(), theirs], [], [], _RENEWED * self._lease.lease_s)
+        if theirs not in ready:  # nobody sends anything on it unasked, but its end
+            return False
+        self._lease.suspend()
+        return True
 
     def _renew(self, connection: Connection) -> None:
         asked_at = elapsed()

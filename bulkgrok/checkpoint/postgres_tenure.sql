@@ -12,7 +12,7 @@ SELECT pg_try_advisory_lock($1, $2)
 -- name: look
 SELECT
     epoch, owner, locked, lease_until > clock_timestamp(),
-    extract(epoch FROM lease_until - clock_timestamp())::double precision, applied
+    extract(epoch FROM lease_until - clock_timestamp())::double precision, applied, scope
 FROM bulkgrok.run WHERE no = $1 FOR UPDATE
 
 -- name: end_tenure
@@ -23,7 +23,7 @@ INSERT INTO bulkgrok.tenure (run, epoch, owner) VALUES ($1, $2, $3)
 
 -- name: take
 UPDATE bulkgrok.run
-SET epoch = $2, owner = $3, locked = $4, applied = 0, lease_until = clock_timestamp() + $5 WHERE no = $1
+SET epoch = $2, owner = $3, locked = $4, applied = 0, lease_until = clock_timestamp() + $5, scope = $6 WHERE no = $1
 
 -- name: renew
 UPDATE bulkgrok.run SET lease_until = clock_timestamp() + $3 WHERE no = $1 AND epoch = $2

@@ -111,7 +111,7 @@ class Redeem:
     status_code: int
     raw: bytes | LargeBody
     request_id: str | None
-    """xAI's `x-request-id` for a direct answer; None keeps the receipt's."""
+    """xAI's `x-request-id` for a direct answer, the receipt's for a deferred one; None keeps what there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

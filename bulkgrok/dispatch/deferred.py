@@ -48,6 +48,8 @@ class Redeemer:
         events: Told of what is unusual.
         progress: Counts it.
         again: Called with a row that became pending and must be read from the input again.
+        unclear_until: Monotonic seconds; before that, an earlier runner may still hand in a result that is gone here.
+            None where no earlier one can be alive.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -68,6 +70,7 @@ class Redeemer:
         events: Events,
         progress: Progress,
         again: Callable[[int], None],
+        unclear_until: float | None = None,
     ) -> None:
         self._transport = transport
         self._checkpoint = checkpoint
@@ -86,6 +89,7 @@ class Redeemer:
         self._again = again
         self._server_at: tuple[float, float] | None = None
         """The server's clock at a moment of the monotonic one, as its last reply told it."""
+        self._unclear_until = unclear_until
 
     async def poll(self, job: Job) -> Feedback:
         """GET a job's result once and carry out what the reply means."""
@@ -97,10 +101,28 @@ class Redeemer:
         kind = self._kinds[job.kind]
         exchange = await self._transport.get(kind.result_path(job.request_id), keep=name_of(job.row))
         failpoints.hit("poll.replied")
-        if is_large(exchange):
-            async with self._large.resolved(exchange, kind, stream=False) as found:
-                return await self._carry_out_large(job, found, asked_at)
-        return await self._carry_out(job, exchange, asked_at)
+        try:
+            if is_large(exchange):
+                async with self._large.resolved(exchange, kind, stream=False) as found:
+                    return await self._carry_out_large(job, found, asked_at)
+            return await self._carry_out(job, exchange, asked_at)
+        except ValueError:
+            if not await self._was_handed_in(job):
+                raise
+            return await self._settle(job)
+
+    async def _was_handed_in(self, job: Job) -> bool:
+        """Tell whether the runner before this one handed the result in after all: it had it in hand."""
+        try:
+            record = await self._checkpoint.call(self._store.record, job.row)
+        except KeyError:
+            return False
+        return record.request_id == job.request_id
+
+    async def _settle(self, job: Job) -> Feedback:
+        """Settle a row whose answer is durable."""
+        tokens = await self._settler.redeemed(job.row)
+        return Feedback(sign=Sign.GOOD, tokens=tokens)
 
     async def _carry_out_large(self, job: Job, found: Resolved, asked_at: float) -> Feedback:
         match found:
@@ -160,16 +182,21 @@ class Redeemer:
         return date_at + now - then >= job.deadline_at
 
     async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
-        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=None)
+        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=job.request_id)
         job.missing = job.errors = 0
         await self._checkpoint.commit(redeem)
         failpoints.hit("poll.redeemed")
-        tokens = await self._settler.redeemed(job.row)
-        return Feedback(sign=Sign.GOOD, tokens=tokens)
+        return await self._settle(job)
 
     async def _too_large(self, job: Job, found: TooLarge) -> Feedback:
         head = found.head
-        redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=head.status, raw=head.body, request_id=None)
+        redeem = Redeem(
+            row=job.row,
+            at=self._clock.wall(),
+            status_code=head.status,
+            raw=head.body,
+            request_id=job.request_id,
+        )
         await self._fail(job, redeem, Code.TOO_LARGE, found.message, status=head.status)
         return Feedback(sign=Sign.GOOD)
 
@@ -200,9 +227,15 @@ class Redeemer:
         return job.overdue >= _ERROR_TIMES and self._health.well_since(job.overdue_since)
 
     async def _missing(self, job: Job, message: str, *, final: bool) -> Feedback:
+        now = self._clock.monotonic()
+        if self._unclear_until is not None:
+            if await self._was_handed_in(job):
+                return await self._settle(job)
+            if now < self._unclear_until:
+                wait_s = min(_MISSING_APART_S, self._unclear_until - now)
+                return Feedback(sign=Sign.MISSING, job=job, delay_s=wait_s + self._jitter() / 4)
         if final:
             return await self._expire(job, message)
-        now = self._clock.monotonic()
         if job.missing == 0:
             job.missing, job.missing_since = 1, now
         waited = now - job.missing_since

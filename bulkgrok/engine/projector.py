@@ -1,7 +1,8 @@
 """Copies the outbox to a sink.
 
-Law: a sink's bytes are durable before its position is stored; after a crash the sink goes back to the stored position
-and the outbox is replayed from there. There is no other way into an output file, so that way is always the tested one.
+Law: only the run's owner writes. A sink's bytes are durable before its position is stored; after a crash the sink goes
+back to the stored position and the outbox is replayed from there. There is no other way into an output file, so that
+way is always the tested one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, TypeVar
 from bulkgrok.core import failpoints
 from bulkgrok.core.address import Address, is_address, parse
 from bulkgrok.core.model import Asset, Position
-from bulkgrok.core.ports import Checkpoint, Offload, Sink, Store
+from bulkgrok.core.ports import Checkpoint, Lease, Offload, Sink, Store
 
 T = TypeVar("T")
 
@@ -64,22 +65,25 @@ class Projector:
         checkpoint: Runs calls of the store in order with its commits.
         sink: Where outcomes go.
         offload: Runs the sink's blocking calls.
+        lease: Tells whether the run is still ours; None where nobody can take it over.
         rebase: Rewrites asset paths for an output that lies elsewhere than the run's first one; None if it does not.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the engine names each
         self,
         *,
         store: Store,
         checkpoint: Checkpoint,
         sink: Sink,
         offload: Offload,
+        lease: Lease | None = None,
         rebase: Callable[[Asset], Asset] | None = None,
     ) -> None:
         self._store = store
         self._checkpoint = checkpoint
         self._sink = sink
         self._offload = offload
+        self._lease = lease
         self._rebase = rebase
         self._stored: Position | None = None
         self._cursor = 0
@@ -150,6 +154,7 @@ class Projector:
         await self._rewind(await self._checkpoint.call(self._store.position, self._sink.name))
 
     async def _rewind(self, position: Position | None) -> None:
+        await self._own()
         restored = await self._do(self._sink.restore, position)
         self._torn = False
         await self._advance(restored)
@@ -169,6 +174,7 @@ class Projector:
         """Carry out a step of the sink that may take several calls; False where its place is away for now."""
         while True:
             before = self._stored
+            await self._own()
             await self._advance(await self._do(step))
             if not self._sink.unfinished:
                 return True
@@ -186,6 +192,7 @@ class Projector:
             return False
         if self._rebase is not None:
             batch = [replace(one, assets=tuple(map(self._rebase, one.assets))) for one in batch]
+        await self._own()
         await self._do(self._sink.write, batch)
         self._cursor = batch[-1].seq
         return True
@@ -200,6 +207,11 @@ class Projector:
             await self._catch_up()
         while not await self._settle(finish) and not self._closed:  # noqa: ASYNC110 - nothing tells when a store is back
             await asyncio.sleep(_PAUSE_S)
+
+    async def _own(self) -> None:
+        """Ask the checkpoint whose run it is where that is not certain: only its owner touches the output."""
+        if self._lease is not None and not self._lease.holds() and self._stored is not None:
+            await self._checkpoint.call(self._store.advance, self._sink.name, self._stored)
 
     async def _advance(self, position: Position) -> None:
         failpoints.hit("sink.durable")

@@ -196,6 +196,7 @@ class Engine:
             checkpoint=opened.committer,
             sink=opened.sink,
             offload=self._outside.offload,
+            lease=opened.store.lease,
             rebase=rebasing(opened.asset_base, opened.places.asset_base),
         )
         stack.push_async_callback(projector.close)

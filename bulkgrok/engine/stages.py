@@ -28,6 +28,7 @@ from bulkgrok.engine.conductor import Conductor, Known
 from bulkgrok.engine.downloads import AT_ONCE, Downloads, fresh_refs
 from bulkgrok.engine.lookup import last_covered
 from bulkgrok.engine.opening import SCRATCH, OpenRun
+from bulkgrok.engine.owning import OwnedTransport
 from bulkgrok.engine.source import FileSource, NoSource, ObjectSource, RowsSource
 from bulkgrok.engine.spending import budget_of
 from bulkgrok.engine.surroundings import Surroundings
@@ -179,6 +180,8 @@ class Building:
         opened, config, committer = self._opened, self._config, self._opened.committer
         totals: Totals = await committer.call(opened.store.totals)
         connected = await self._outside.connect(config, opened.places.run_dir, stack)
+        if (lease := opened.store.lease) is not None:
+            connected = OwnedTransport(connected, lease=lease, over=lambda: committer.failed is not None)
         limits = Limits(rps=config.rps, rpm=config.rpm, tpm=config.tpm)
         transport = Gate(connected, concurrency=config.concurrency, door=limits.door())
         health = Health(max_outage_s=config.max_outage)
@@ -376,6 +379,7 @@ class Building:
         )
 
     def _redeemer(self, transport: Transport, settler: Settler, account: Account, health: Health) -> Redeemer:
+        unclear_s = self._opened.store.unclear_s
         return Redeemer(
             transport=transport,
             checkpoint=self._opened.committer,
@@ -392,6 +396,7 @@ class Building:
             events=self._events,
             progress=self._progress,
             again=self._again,
+            unclear_until=self._clock.monotonic() + unclear_s if unclear_s else None,
         )
 
     async def _conducting(self, scheduler: Scheduler, rejections: Rejections, budget: Budget | None) -> Conductor:

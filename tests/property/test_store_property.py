@@ -3,14 +3,18 @@
 import os
 import shutil
 import tempfile
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import postgresql
+import pytest
+from histories.database import Database
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkgrok.checkpoint import read_store
+from bulkgrok.checkpoint import open_store, read_store
 from bulkgrok.checkpoint.memory import MemoryStore
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core import failpoints
@@ -155,16 +159,12 @@ def everything(store):
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """A store in a file beside the model."""
+    """A store beside the model. What is a crash, and how others look on, is the store's."""
 
     def __init__(self):
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="bulkgrok-test-"))
-        self.generation = 0
-        self.path = self.folder / "0" / "checkpoint.db"
-        self.path.parent.mkdir()
-        self.real = SqliteStore(self.path)
         self.model = MemoryStore()
+        self.real = self.new()
 
     @initialize()
     def opened(self):
@@ -251,14 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """Go on with a copy of the files as they lie on the disk, the old connection still open."""
-        self.generation += 1
-        folder = self.folder / str(self.generation)
-        shutil.copytree(self.path.parent, folder, ignore=shutil.ignore_patterns("*-shm"))
-        self.real.close()
-        self.path = folder / "checkpoint.db"
-        self.real = SqliteStore(self.path)
-        self.real.open()
+        self.die()
 
     @rule(change=SUBMITS, point=st.sampled_from(["store.before-commit", "store.after-commit"]))
     def crash_at_a_commit(self, change, point):
@@ -279,42 +272,109 @@ class StoreMachine(RuleBasedStateMachine):
             pass
         finally:
             failpoints.install(None)
-        self.crash()
+        self.die()
+
+    @precondition(lambda self: self.real is not None)
+    @rule()
+    def look_on(self):
+        watcher = self.watcher()
+        assert everything(watcher) == everything(self.model)
+        watcher.close()
+
+    @invariant()
+    def both_say_the_same(self):
+        if self.is_open():
+            assert everything(self.real) == everything(self.model)
+            assert self.real.totals() == self.real.recount()
+            assert self.real.unexplained() == []
+
+
+class FileMachine(StoreMachine):
+    """A store in a file."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="bulkgrok-test-"))
+        self.generation = 0
+        self.path = self.folder / "0" / "checkpoint.db"
+        self.path.parent.mkdir()
+        super().__init__()
+
+    def new(self):
+        return SqliteStore(self.path)
+
+    def watcher(self):
+        return read_store(self.path)
+
+    def is_open(self):
+        return self.real._open_connection is not None
+
+    def die(self):
+        """Go on with a copy of the files as they lie on the disk, the old connection still open."""
+        self.generation += 1
+        folder = self.folder / str(self.generation)
+        shutil.copytree(self.path.parent, folder, ignore=shutil.ignore_patterns("*-shm"))
+        self.real.close()
+        self.path = folder / "checkpoint.db"
+        self.real = self.new()
+        self.real.open()
 
     @rule(torn=st.integers(1, 200))
     def power_fails_in_the_middle_of_a_write(self, torn):
         """Let the log end in half a frame."""
-        self.crash()
+        self.die()
         self.real.close()
         log = self.path.with_name("checkpoint.db-wal")
         with log.open("ab") as file:
             file.write(os.urandom(torn))
         self.real.open()
 
-    @precondition(lambda self: self.real is not None)
-    @rule()
-    def look_on(self):
-        watcher = read_store(self.path)
-        assert everything(watcher) == everything(self.model)
-        watcher.close()
-
-    @invariant()
-    def both_say_the_same(self):
-        if self.generation >= 0 and self.real._open_connection is not None:
-            assert everything(self.real) == everything(self.model)
-            assert self.real.totals() == self.real.recount()
-            assert self.real.unexplained() == []
-
     def teardown(self):
         failpoints.install(None)
-        if self.real._open_connection is not None:
+        if self.is_open():
             assert self.real._connection.execute("PRAGMA integrity_check").get == "ok"
             assert not list(self.real._connection.execute("PRAGMA foreign_key_check"))
         self.real.close()
         shutil.rmtree(self.folder)
 
 
-TestStore = StoreMachine.TestCase
-TestStore.settings = settings(
+class DatabaseMachine(StoreMachine):
+    """A store in a real PostgreSQL."""
+
+    def __init__(self):
+        self.database = Database(postgresql.shared().url(), f"machine {uuid.uuid4()}")
+        super().__init__()
+
+    def new(self):
+        return open_store(self.database.url, run_id=self.database.run_id)
+
+    def watcher(self):
+        return read_store(self.database.url, run_id=self.database.run_id)
+
+    def is_open(self):
+        return self.real._open_session is not None
+
+    def die(self):
+        """Let the connection end without a word, and another process go on."""
+        self.database.vanish(self.real)
+        self.real = self.new()
+        self.real.open()
+
+    @rule()
+    def lose_the_connection(self):
+        """Let the connection end, and the same process go on."""
+        self.real._open_session._connection.pgconn.finish()
+
+    def teardown(self):
+        failpoints.install(None)
+        self.real.close()
+
+
+TestFile = FileMachine.TestCase
+TestFile.settings = settings(
     max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+WHY = postgresql.missing()
+TestDatabase = pytest.mark.skipif(bool(WHY), reason=WHY or "-")(DatabaseMachine.TestCase)
+TestDatabase.settings = settings(
+    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 DSN = os.environ.get("BULKGROK_TEST_POSTGRES", "")
@@ -39,6 +40,16 @@ def _program(name):
     return found
 
 
+def _roomy():
+    """Return where the files of a server lie: in memory where there is room, so that flushes keep nobody waiting."""
+    memory = Path("/dev/shm")
+    with suppress(OSError):
+        found = os.statvfs(memory)
+        if os.access(memory, os.W_OK) and found.f_bavail * found.f_frsize > 1 << 30:
+            return memory
+    return None
+
+
 def _free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -53,7 +64,7 @@ class Server:
     """
 
     def __init__(self, **settings):
-        self.root = Path(tempfile.mkdtemp(prefix="bulkgrok-postgres-"))
+        self.root = Path(tempfile.mkdtemp(prefix="bulkgrok-postgres-", dir=_roomy()))
         self.data = self.root / "data"
         self.port = _free_port()
         self._as = {}
@@ -129,11 +140,20 @@ class Server:
         return sql(self.url(database), query, *parameters)
 
 
+@cache
+def shared():
+    """Return the server that all tests of a process share."""
+    return Given() if DSN else Server()
+
+
 class Given:
     """The server that the environment names."""
 
     def url(self, **_):
         return DSN
+
+    def remove(self):
+        """Leave it alone."""
 
     def sql(self, query, *parameters):
         return sql(DSN, query, *parameters)
@@ -151,8 +171,8 @@ def sql(url, query, *parameters):
 def abandon(store):
     """End a store as a killed process would: its connections are gone, nothing is given back."""
     session = store._open_session
-    session._heartbeat._stopped.set()
-    session._connection.pgconn.finish()
+    session._connection.pgconn.finish()  # first: a transaction that is open keeps the lease's thread waiting
+    session._heartbeat.stop()
     store._open_access = store._open_session = None
 
 

@@ -22,7 +22,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
 
+import postgresql
 from histories.history import Verdict, play
 from histories.scenario import POINTS
 
@@ -36,7 +38,7 @@ class Hung(KeyboardInterrupt):
     """A history does not come to its end. Of a kind that no event loop keeps to itself."""
 
 
-def guarded(seed: int) -> Verdict:
+def guarded(seed: int, address: str = "") -> Verdict:
     """Play a seed; a history that takes too long of real time is a violation."""
 
     def strike(_signal: int, _frame: object) -> None:
@@ -45,7 +47,7 @@ def guarded(seed: int) -> Verdict:
     before = signal.signal(signal.SIGALRM, strike)
     signal.setitimer(signal.ITIMER_REAL, HUNG_S)
     try:
-        return play(seed)
+        return play(seed, address=address)
     except Hung:
         where = "".join(traceback.format_exc(limit=-3))
         return Verdict(seed=seed, violations=[f"no end after {HUNG_S:.0f} s of real time: {where}"])
@@ -62,15 +64,18 @@ def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
         seeds = itertools.islice(seeds, options.histories)
     if options.jobs == 1:
         for seed in seeds:
-            yield guarded(seed)
+            yield guarded(seed, options.address)
             if time.monotonic() >= ends_at:
                 return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        playing: set[Future[Verdict]] = {pool.submit(guarded, seed) for seed in itertools.islice(seeds, options.jobs)}
+        playing: set[Future[Verdict]] = {
+            pool.submit(guarded, seed, options.address) for seed in itertools.islice(seeds, options.jobs)
+        }
         while playing:
             done, playing = wait(playing, return_when=FIRST_COMPLETED)
             if time.monotonic() < ends_at:
-                playing |= {pool.submit(guarded, seed) for seed in itertools.islice(seeds, len(done))}
+                following = itertools.islice(seeds, len(done))
+                playing |= {pool.submit(guarded, seed, options.address) for seed in following}
             for future in done:
                 yield future.result()
 
@@ -81,7 +86,7 @@ def many(options: argparse.Namespace) -> int:
     reached: Counter[str] = Counter()
     last = options.first_seed
     for verdict in verdicts(options):
-        tell(verdict)
+        tell(verdict, " --store postgres" if options.address else "")
         counts.update(
             histories=1,
             power_cuts=verdict.power_cuts,
@@ -106,18 +111,18 @@ def many(options: argparse.Namespace) -> int:
     return 1 if counts["violations"] or missed else 0
 
 
-def tell(verdict: Verdict) -> None:
+def tell(verdict: Verdict, store: str = "") -> None:
     """Print what a history violated, and how to see it again."""
     for violation in verdict.violations:
         print(f"seed {verdict.seed}: {violation}")
     if verdict.violations:
-        print(f"  play it again: python tests/simulation/run.py --seed {verdict.seed}", flush=True)
+        print(f"  play it again: python tests/simulation/run.py --seed {verdict.seed}{store}", flush=True)
 
 
-def once(seed: int) -> int:
+def once(seed: int, address: str) -> int:
     """Play a seed twice, tell what it violated, and whether both were the same."""
-    first, second = guarded(seed), guarded(seed)
-    tell(first)
+    first, second = guarded(seed, address), guarded(seed, address)
+    tell(first, " --store postgres" if address else "")
     same = first.trace == second.trace
     print(f"seed={seed} trace={first.trace[:16]} lives={first.lives} same_twice={'yes' if same else 'NO'}")
     return 1 if first.violations or not same else 0
@@ -131,9 +136,17 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=None, help="not more than so many")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (1)")
     parser.add_argument("--stop-at-first", action="store_true", help="stop at the first violation")
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite", help="the checkpoint (sqlite)")
     parser.add_argument("--seed", type=int, default=None, help="play only this one, twice")
     options = parser.parse_args()
-    return many(options) if options.seed is None else once(options.seed)
+    if options.store == "sqlite":
+        options.address = ""
+        return many(options) if options.seed is None else once(options.seed, "")
+    if why := postgresql.missing():
+        print(why)
+        return 2
+    options.address = postgresql.shared().url()
+    return many(options) if options.seed is None else once(options.seed, options.address)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bulkgrok.core.errors import StorageFailed
+from bulkgrok.core.errors import RunTakenOver, StorageFailed
 from bulkgrok.core.model import Mode, Settled
 from bulkgrok.engine.projector import Projector
 from bulkgrok.testing import MemorySink
@@ -156,3 +156,43 @@ def test_what_a_failed_write_left_is_discarded_before_rows_are_written_again():
         return [found.seq for found in sink.rows]
 
     assert asyncio.run(main()) == [1, 2, 3, 4, 5]
+
+
+class Lease:
+    """Ours until it is told otherwise."""
+
+    def __init__(self):
+        self.ours = True
+
+    def holds(self):
+        return self.ours
+
+
+class Taken(Outbox):
+    """A checkpoint that another runner owns, once the lease is over."""
+
+    def __init__(self, count, lease):
+        super().__init__(count)
+        self.lease = lease
+
+    def advance(self, sink, position):
+        if not self.lease.ours:
+            msg = "taken over"
+            raise RunTakenOver(msg)
+        super().advance(sink, position)
+
+
+@pytest.mark.parametrize("step", ["catch_up", "finish"])
+def test_an_output_is_not_touched_once_the_run_is_another_runners(step):
+    async def main():
+        lease, sink = Lease(), SlowSink()
+        sink.gate.set()
+        outbox = Taken(5, lease)
+        projector = Projector(store=outbox, checkpoint=outbox, sink=sink, offload=asyncio.to_thread, lease=lease)
+        await projector.restore()
+        lease.ours = False
+        with pytest.raises(RunTakenOver):
+            await (projector.catch_up() if step == "catch_up" else projector.finish(complete=True))
+        return sink.happened, sink.rows
+
+    assert asyncio.run(main()) == ([], [])

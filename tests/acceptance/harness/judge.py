@@ -54,6 +54,8 @@ class Verdict:
     """Requests in doubt that the server had accepted."""
     lost: int = 0
     unexplained: int = 0
+    handed_in: int = 0
+    """Answers that others asked for while a runner that was taken over had them in hand, and which it handed in."""
     worst_lost: int = 0
     """The most answers that one hard end cost."""
     worst: int = 0
@@ -93,7 +95,7 @@ def _answered(line, body, told):
     return Answered(row=line["row"], id=identifier, body=body, assets=told["assets"])
 
 
-def judge(*, rows, results, errors, base, ledger, audit, lives, concurrency):
+def judge(*, rows, results, errors, base, ledger, audit, lives, concurrency, fenced=0):
     """Return the verdict on a finished run.
 
     Args:
@@ -105,13 +107,14 @@ def judge(*, rows, results, errors, base, ledger, audit, lives, concurrency):
         audit: What `bulkgrok audit --json` printed.
         lives: All processes of the run, in order.
         concurrency: Requests in flight, at most.
+        fenced: n runners that were taken over with answers in hand: others may ask for those before they hear of it.
     """
     verdict = Verdict(rows=rows, answered=len(results), failed=len(errors), billed=ledger["billed"])
     _rows_once(verdict, rows, results, errors)
     served = {entry["id"]: entry for entry in ledger["requests"]}
     for found in results:
         _as_served(verdict, found, served.get(found.id), Path(base))
-    _asked_once(verdict, ledger, results, served)
+    _asked_once(verdict, ledger, results, served, fenced * concurrency)
     used = {found.id for found in results}
     unused = [entry for entry in ledger["requests"] if entry["billed"] and entry["id"] not in used]
     _bills(verdict, results, served, unused, audit)
@@ -144,9 +147,10 @@ def _as_served(verdict, found, entry, base):
         verdict.wrong.append(f"I2: row {found.row}: {asset['path']} is not the file that was served")
 
 
-def _asked_once(verdict, ledger, results, served):
+def _asked_once(verdict, ledger, results, served, in_hand):
     again = [found.row for found in results if served.get(found.id, {}).get("polls_after")]
-    if again:
+    verdict.handed_in = len(again)
+    if len(again) > in_hand:
         verdict.wrong.append(f"I3: asked for again after they were durable: rows {again[:5]}")
     if ledger["deliveries_max"] > 1:
         verdict.wrong.append("I3: an answer that is handed out once was handed out twice")

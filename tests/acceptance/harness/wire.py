@@ -8,7 +8,22 @@ nothing passes and nobody is told, as in a network that is unplugged.
 import asyncio
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+
+
+def sender(port):
+    """Return the process whose end of a connection on this machine has a port, -1 for one that is gone."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port:
+            wanted = f"socket:[{fields[9]}]"
+            for link in Path("/proc").glob("[0-9]*/fd/*"):
+                with suppress(OSError):
+                    if str(link.readlink()) == wanted:
+                        return int(link.parts[2])
+    return -1
 
 
 class Wire:
@@ -21,6 +36,8 @@ class Wire:
     def __init__(self, port):
         self._to = port
         self._open = set()
+        self.sent_bytes = Counter()
+        """Process -> bytes that it sent so far."""
         self._passing = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -41,15 +58,18 @@ class Wire:
         both = {writer, back}
         self._open |= both
         try:
-            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+            client = sender(writer.get_extra_info("peername")[1])
+            await asyncio.gather(self._copy(reader, back, client=client), self._copy(there, writer))
         finally:
             self._open -= both
             for end in both:
                 end.transport.abort()
 
-    async def _copy(self, reader, writer):
+    async def _copy(self, reader, writer, *, client=None):
         with suppress(OSError):
             while data := await reader.read(65_536):
+                if client is not None:
+                    self.sent_bytes[client] += len(data)
                 await self._passing.wait()
                 writer.write(data)
                 await writer.drain()

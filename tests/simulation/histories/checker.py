@@ -33,6 +33,7 @@ from bulkgrok.core.model import Code, Entry, LedgerEntry
 from bulkgrok.simulator.catalogue import TICKS_PER_USD
 from bulkgrok.simulator.ledger import Entry as Accepted
 from histories.api import Api
+from histories.database import Database
 from histories.life import Death, Life
 from histories.scenario import HOUR, Plan, Scenario
 
@@ -52,6 +53,7 @@ class Witness:
     scenario: Scenario
     root: Path
     key: str
+    database: Database | None = None
     deaths: list[str] = field(default_factory=list)
     lives: list[tuple[float, float]] = field(default_factory=list)
     """(began, ended) of each, in seconds of the world."""
@@ -152,11 +154,18 @@ def _is_at_risk(entry: Accepted) -> bool:
 
 def in_doubt_after_stop(witness: Witness) -> int:
     """Return of how many requests a run that ended in order does not know the end."""
-    store = read_store(_checkpoint(witness))
+    store = _opened(witness)
     try:
         return store.totals().submitting
     finally:
         store.close()
+
+
+def _opened(witness: Witness) -> Any:
+    """Open the checkpoint to read it."""
+    if witness.database is not None:
+        return read_store(witness.database.url, run_id=witness.database.run_id)
+    return read_store(_checkpoint(witness))
 
 
 def _checkpoint(witness: Witness) -> Path:
@@ -168,7 +177,7 @@ def _read(witness: Witness) -> _Found:
     output = witness.root / witness.scenario.output
     folder = witness.scenario.output.endswith("/")
     errors = output / "_errors.jsonl" if folder else output.with_name(f"{output.stem}.errors.jsonl")
-    store = read_store(_checkpoint(witness))
+    store = _opened(witness)
     try:
         totals = store.totals()
         return _Found(

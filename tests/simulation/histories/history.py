@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import tempfile
+import uuid
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from bulkgrok.simulator.settings import SimulatorSettings
 from bulkgrok.simulator.world import World
 from histories.api import Api
 from histories.checker import Witness, check, in_doubt_after_stop, overspent
+from histories.database import Database
 from histories.disk import Disk, watched
 from histories.life import Death, Life, WorldClock
 from histories.loop import ShuffledLoop
@@ -65,9 +67,11 @@ class History:
     Args:
         scenario: What happens.
         root: An empty folder.
+        database: Where the checkpoint is kept instead of on that disk.
     """
 
-    def __init__(self, scenario: Scenario, root: Path) -> None:
+    def __init__(self, scenario: Scenario, root: Path, database: Database | None = None) -> None:
+        self._database = database
         self._scenario = scenario
         self._root = root
         self._chance = random.Random(f"lives of {scenario.seed}")
@@ -75,7 +79,7 @@ class History:
         self._verdict = Verdict(seed=scenario.seed)
         self._life: Life | None = None
         self._now = lambda: BEGAN_AT
-        self._witness = Witness(scenario=scenario, root=root, key=KEY)
+        self._witness = Witness(scenario=scenario, root=root, key=KEY, database=database)
 
     def play(self) -> Verdict:
         """Play it, check it, and return the verdict."""
@@ -154,6 +158,7 @@ class History:
             chance=self._chance,
             events=self._event,
             tick_s=self._scenario.tick_s,
+            vanish=None if self._database is None else self._database.vanish,
         )
         began = clock.world()
         death = await life.live()
@@ -201,6 +206,8 @@ class History:
             output=output,
             output_is_folder=self._scenario.output.endswith("/"),
             output_format="jsonl" if self._scenario.output == "lines/" else None,
+            checkpoint=None if self._database is None else self._database.url,
+            run_id=None if self._database is None else self._database.run_id,
         )
         limits = {"budget": self._scenario.budget, "max_at_risk": self._scenario.max_at_risk} if limited else {}
         return replace(base, **self._scenario.flags, **limits)
@@ -218,15 +225,22 @@ class History:
         self._trace.update(repr(what).encode())
 
 
-def play(seed: int, *, scenario: Scenario | None = None) -> Verdict:
-    """Play the history of a seed in a folder of its own. Nothing is really flushed, so any disk is fast enough."""
+def play(seed: int, *, scenario: Scenario | None = None, address: str = "") -> Verdict:
+    """Play the history of a seed in a folder of its own. Nothing is really flushed, so any disk is fast enough.
+
+    Args:
+        seed: Which.
+        scenario: What happens, if not what the seed draws.
+        address: A database for the checkpoint, which is not part of what a power cut hits.
+    """
+    database = Database(address, f"history {seed} {uuid.uuid4()}") if address else None
     root = Path(tempfile.mkdtemp(prefix="bulkgrok-history-"))
     before = tempfile.tempdir
     inside = root / "disk"
     inside.mkdir()
     tempfile.tempdir = str(root)
     try:
-        return History(scenario or draw(seed), inside.resolve()).play()
+        return History(scenario or draw(seed), inside.resolve(), database).play()
     finally:
         tempfile.tempdir = before
         shutil.rmtree(root, ignore_errors=True)

@@ -97,6 +97,7 @@ class Life:
         chance: Jitter, and what a power cut leaves.
         events: Told what the run tells.
         tick_s: How often it looks up.
+        vanish: Ends what the checkpoint's store holds outside of this process, where it holds anything there.
     """
 
     def __init__(
@@ -110,7 +111,10 @@ class Life:
         chance: random.Random,
         events: Callable[..., None],
         tick_s: float,
+        vanish: Callable[[Store], None] | None = None,
     ) -> None:
+        self._vanish_store = vanish
+        self._stores: list[Store] = []
         self._config = replace(config, retry_failed=plan.retry_failed)
         self._plan = plan
         self._api = api
@@ -148,6 +152,9 @@ class Life:
         )
         for link in self.links:
             link.cut()
+        if self._vanish_store is not None:
+            for store in self._stores:
+                self._vanish_store(store)
         self._death.set_result(death)
 
     async def live(self) -> Death:
@@ -196,6 +203,7 @@ class Life:
             return link
 
         def committer(store: Store) -> Committer:
+            self._stores.append(store)
             return Committer(store, inline=True, ballast_bytes=0)
 
         engine = Engine(

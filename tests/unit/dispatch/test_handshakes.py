@@ -396,6 +396,49 @@ def test_two_404_with_a_well_api_between_them_are_a_lost_result():
     assert bench.api.asked[-1].path == "/api-key"
 
 
+def after_a_takeover(script, *, handed_in=(), seconds=6.0, unclear_s=40.0):
+    """Submit as a runner that took a run over; before each poll the one before it may hand its answer in."""
+
+    async def scenario(bench):
+        bench.redeemer._unclear_until = unclear_s
+        feedback = await bench.poster.send(Work(item=item(mode=Mode.DEFERRED)))
+        job, polls = feedback.job, 0
+        while job is not None and bench.api._script:
+            await asyncio.sleep(seconds)
+            if polls in handed_in:
+                redeem = Redeem(row=0, at=1.0, status_code=200, raw=ANSWER, request_id="r1")
+                bench.store.apply([redeem])
+            polls += 1
+            job = (await bench.redeemer.poll(job)).job
+        return polls
+
+    return play([reply(200, {"request_id": "r1"}), *script], scenario)
+
+
+def test_a_result_that_is_gone_is_not_lost_while_the_runner_before_may_hand_it_in():
+    bench, polls = after_a_takeover([reply(404)] * 5 + [reply(200, ANSWER)])
+    assert bench.entries() == []
+    assert polls == 6
+    bench, _ = after_a_takeover([reply(404)] * 8 + [reply(200, {"team_blocked": False})])
+    assert bench.entries() == [Entry.LOST]
+
+
+@pytest.mark.parametrize("at", [1, 3, 7])
+@pytest.mark.parametrize("last", [reply(404), reply(200, ANSWER)], ids=["gone", "still there"])
+def test_a_result_that_the_runner_before_handed_in_is_settled_and_asked_for_no_more(at, last):
+    bench, polls = after_a_takeover([reply(202)] * at + [last] * 9, handed_in={at})
+    assert polls == at + 1
+    (settled,) = bench.store.outbox(0, 10)
+    assert (settled.request_id, settled.body) == ("r1", ANSWER)
+    assert bench.entries() == []
+
+
+def test_a_result_that_was_handed_in_behind_its_deadline_is_no_expiry():
+    bench, _ = after_a_takeover([reply(404)] * 3, handed_in={0}, seconds=90_000.0)
+    assert bench.entries() == []
+    assert len(bench.store.outbox(0, 10)) == 1
+
+
 def test_two_404_with_nobody_well_are_asked_again():
     bench, run = deferred([reply(404), reply(404), NoReply(reason="dropped"), reply(200, ANSWER)])
     assert bench.entries() == []
