@@ -21,7 +21,12 @@ try:
 except ImportError:  # as above
     from airflow.configuration import conf
 
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:  # as above
+    from airflow.utils.log.secrets_masker import mask_secret
+
 __all__ = [
     "AirflowException", "AirflowFailException", "BaseHook", "BaseOperator", "BaseTrigger", "TriggerEvent", "conf",
-    "get_current_context",
+    "get_current_context", "mask_secret",
 ]  # fmt: skip

@@ -7,16 +7,18 @@ is named by dag, task, dag run and map index, never by the try. XCom holds the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from bulkgrok.airflow.compat import BaseOperator, conf
+from bulkgrok.airflow.compat import BaseOperator, conf, mask_secret
 from bulkgrok.airflow.hook import XAIHook, connected
 from bulkgrok.airflow.judging import failure, summary, warn_of_a_local_checkpoint
 from bulkgrok.airflow.running import Running, run_id_of
 from bulkgrok.airflow.tasklog import TaskLog
 from bulkgrok.airflow.trigger import BulkGrokTrigger
 from bulkgrok.config import RunConfig
+from bulkgrok.core.databaseurl import DatabaseUrl, is_database
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.part import Part
 
@@ -62,6 +64,14 @@ class BulkGrokOperator(BaseOperator):
         self.deferrable = deferrable
         self.max_failed_fraction = max_failed_fraction
         self._running: Running | None = None
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:  # noqa: ANN401 - BaseOperator's
+        """Render, and hide the database's password from what Airflow keeps and shows of it."""
+        super().render_template_fields(context, jinja_env)
+        with suppress(ValueError):  # execute tells of it
+            if isinstance(self.checkpoint, str) and is_database(self.checkpoint):
+                for secret in DatabaseUrl(self.checkpoint).secrets:
+                    mask_secret(secret.reveal())
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Run, or go on; return the summary."""

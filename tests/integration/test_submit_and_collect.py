@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 
+import postgresql
 import pytest
 
 import bulkgrok
@@ -177,3 +178,24 @@ def test_a_round_comes_back_before_the_first_result_expires(tmp_path, api):
     report, next_at = round_of(source, deferred_ttl=400.0, poll_interval=3000.0)
     assert report.outstanding == 2
     assert next_at < json.loads((tmp_path / "in.bulkgrok" / "status.json").read_bytes())["updated_at"] + 400.0
+
+
+def test_a_run_in_a_database_is_collected_from_its_address_alone(tmp_path, api, monkeypatch):
+    if missing := postgresql.missing():
+        pytest.skip(missing)
+    server = api(deferred_latency=0.1)
+    database = postgresql.Server()
+    try:
+        (tmp_path / "here").mkdir()
+        source = write(tmp_path / "here" / "in.jsonl", 5)
+        sent = bulkgrok.submit(source, checkpoint=database.url(), run_id="nightly", **FLAGS)
+        assert (sent.exit_code, sent.outstanding) == (0, 5)
+        shutil.rmtree(tmp_path / "here")
+        (tmp_path / "there").mkdir()
+        monkeypatch.chdir(tmp_path / "there")
+        got = bulkgrok.collect(f"{database.url()}#nightly", output="out.jsonl", poll_interval=0.1)
+        assert (got.exit_code, got.succeeded, got.run_id) == (0, 5, "nightly")
+        assert sorted(results(tmp_path / "there" / "out.jsonl")) == list(range(5))
+        assert server.ledger.posts == 5
+    finally:
+        database.remove()
