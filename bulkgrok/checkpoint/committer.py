@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """Something to do on the writer's thread, and who waits for it: changes, or a function."""
+    """Something to do on the writer's thread, and who waits for it: changes, or a function, or one after the other."""
 
     future: asyncio.Future[Any] = field(init=False)
     changes: Sequence[Change] = ()
@@ -154,6 +154,17 @@ class Committer:
         result: T = await self._hand_in(_Entry(function=lambda: function(*args)))
         return result
 
+    async def call_after(self, change: Change, function: Callable[..., T], /, *args: object) -> T:
+        """Apply a change, and once it is durable run a function of the store, which sees it; one turn for both.
+
+        Raises:
+            StorageFailed, ValueError: As `commit`; the function was not run.
+        """
+        changes = (change,)
+        entry = _Entry(changes=changes, function=lambda: function(*args), cost=_cost(changes))
+        result: T = await self._hand_in(entry)
+        return result
+
     async def watch_money(self, told: Callable[[Money], None]) -> None:
         """Tell what was paid and is on its way: now, and with every group before those who wait for it."""
         told(await self.call(self._store.money))
@@ -235,7 +246,7 @@ class Committer:
         if writers:
             self._apply_group(writers)
         for entry in group:
-            if entry.function is not None:
+            if entry.function is not None and entry.error is None:
                 try:
                     entry.result = entry.function()
                 except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is

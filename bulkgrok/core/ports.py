@@ -413,6 +413,14 @@ class Checkpoint(Protocol):
         """Run a function of the store in order with the commits."""
         ...
 
+    async def call_after(self, change: Change, function: Callable[..., T], /, *args: object) -> T:
+        """Do what `commit` does with a change, then run a function of the store in the same turn.
+
+        Raises:
+            StorageFailed, ValueError: As `commit`; the function was not run.
+        """
+        ...
+
 
 class Sink(Protocol):
     """A projection of the outbox onto files. Synchronous; called from one thread at a time.

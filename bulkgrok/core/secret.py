@@ -19,11 +19,12 @@ _SHORTEST_BASE64: Final = 8
 class Secret:
     """A string that does not show itself: not in `repr`, logs, pickles, nor in tracebacks that show variables."""
 
-    __slots__ = ("_forms", "_value")
+    __slots__ = ("_byte_forms", "_forms", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
         self._forms: tuple[str, ...] | None = None
+        self._byte_forms: tuple[bytes, ...] | None = None
 
     def reveal(self) -> str:
         """Return the string. Call it only where it is sent."""
@@ -37,8 +38,11 @@ class Secret:
 
     def hide_bytes(self, data: bytes) -> bytes:
         """Return bytes without the string."""
-        for form in self._written():
-            data = data.replace(form.encode(), HIDDEN.encode())
+        if self._byte_forms is None:
+            self._byte_forms = tuple(form.encode() for form in self._written())
+        for form in self._byte_forms:
+            if form in data:
+                data = data.replace(form, HIDDEN.encode())
         return data
 
     def _written(self) -> tuple[str, ...]:

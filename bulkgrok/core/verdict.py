@@ -11,11 +11,13 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from bulkgrok.core.model import Code, Exchange, Mode, NoReply, NotSent, RateLimit, Reply, RequestId
 
 _EXAMINED_BYTES: Final = 65_536
+_REMEMBERED_BYTES: Final = 4_096
 _MESSAGE_CHARS: Final = 2_000
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,256}")
@@ -369,6 +371,12 @@ def _loads(body: bytes) -> object:
     """Parse what may be JSON; None for everything else. Hostile depth and size end here."""
     if len(body) > _EXAMINED_BYTES:
         return None
+    return _parsed(body) if len(body) <= _REMEMBERED_BYTES else _parsed.__wrapped__(body)
+
+
+@lru_cache(maxsize=8)  # a reply is looked at from several sides, one after the other
+def _parsed(body: bytes) -> object:
+    """Parse what may be JSON; None for everything else. What comes out is not to be changed."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -93,7 +93,7 @@ class Redeemer:
 
     async def poll(self, job: Job) -> Feedback:
         """GET a job's result once and carry out what the reply means."""
-        if self._settler.open:  # a slot puts one request at stake: not a result while its last answer may be lost too
+        if self._settler.at_stake:  # a slot puts one request at stake: no result while its last answer may be lost too
             await self._settler.finish()
         asked_at = self._clock.wall()
         self._progress.requests += 1
@@ -119,9 +119,9 @@ class Redeemer:
             return False
         return record.request_id == job.request_id
 
-    async def _settle(self, job: Job) -> Feedback:
-        """Settle a row whose answer is durable."""
-        tokens = await self._settler.redeemed(job.row)
+    async def _settle(self, job: Job, redeem: Redeem | None = None) -> Feedback:
+        """Settle a row whose answer is durable, or made so by `redeem`."""
+        tokens = await self._settler.redeemed(job.row, redeem)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 
     async def _carry_out_large(self, job: Job, found: Resolved, asked_at: float) -> Feedback:
@@ -184,9 +184,7 @@ class Redeemer:
     async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
         redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=job.request_id)
         job.missing = job.errors = 0
-        await self._checkpoint.commit(redeem)
-        failpoints.hit("poll.redeemed")
-        return await self._settle(job)
+        return await self._settle(job, redeem)
 
     async def _too_large(self, job: Job, found: TooLarge) -> Feedback:
         head = found.head

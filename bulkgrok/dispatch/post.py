@@ -222,9 +222,8 @@ class Poster:
         if item.mode is not Mode.DIRECT and not await self._settler.is_answer(item.kind, whole.body):
             return await self._carry_out(work, head, submitted_at)  # a receipt of that size is none
         redeem, _ = self._redeem(work, head, submitted_at)
-        await self._checkpoint.commit(replace(redeem, raw=whole.body))
         work.failures = work.kept_out = 0
-        tokens = await self._settler.redeemed(item.row)
+        tokens = await self._settler.redeemed(item.row, replace(redeem, raw=whole.body))
         await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 

@@ -3,9 +3,9 @@
 Law: works from the stored Record alone, so that recovery and the running engine go the same way. Nothing here asks the
 API for an answer again; only a file's address may be asked for anew.
 
-A direct answer that is one is handed in and not waited for: the checkpoint takes changes in order, so the next intent
-of the same slot is durable only with it or after it, and needs one flush with it instead of two. It counts once it is
-durable.
+An outcome that is an answer's is handed in and not waited for. With a direct answer that is at stake until then goes
+the answer itself: the checkpoint takes changes in order, so the next intent of the same slot is durable only with it or
+after it, and needs one flush with it instead of two. It counts once it is durable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
+from bulkgrok.core import failpoints
 from bulkgrok.core.lifecycle import Change, Expire, Fail, JobFailed, Redeem, Succeed
 from bulkgrok.core.model import (
     RETRYABLE_CODES,
@@ -129,7 +130,9 @@ class Settler:
         self._download = download
         self._settled = settled
         self.open = 0
-        """Answers handed in that are not durable yet."""
+        """Outcomes handed in that are not durable yet."""
+        self.at_stake = 0
+        """Those of them whose answer is not durable either."""
 
     async def answered(self, redeem: Redeem, record: Record) -> int | None:
         """Settle a direct answer in one transaction with its bytes; return the tokens it took."""
@@ -141,33 +144,50 @@ class Settler:
         if isinstance(decoded, Unusable):
             await self._commit_all(record, [redeem, *self._unusable(record, decoded)])
             return None
-        self._hand_in(redeem, record, decoded)
+        self._hand_in(record, decoded, redeem)
         return sum(decoded.tokens[:3]) if decoded.usage is not None else None
 
-    def _hand_in(self, redeem: Redeem, record: Record, answer: Answer) -> None:
+    def _hand_in(self, record: Record, answer: Answer, redeem: Redeem | None = None) -> None:
+        """Hand in an answer's outcome, with the answer where that is not durable yet."""
         succeed = self._succeed(record, answer, ())
+        staked = redeem is not None
 
         def then(error: BaseException | None) -> None:
             self.open -= 1
+            self.at_stake -= staked
             if error is None:
                 self._count_success(record, answer, succeed.cost_usd)
             self._settled(error)
 
         self.open += 1
-        self._checkpoint.post(redeem, succeed, then=then)
+        self.at_stake += staked
+        if redeem is None:
+            self._checkpoint.post(succeed, then=then)
+        else:
+            self._checkpoint.post(redeem, succeed, then=then)
 
     async def finish(self) -> None:
         """Return when everything that was handed in is durable, or could not be made so."""
         await self._checkpoint.call(lambda: None)
 
-    async def redeemed(self, row: int) -> int | None:
-        """Settle a row whose bytes are durable; return the tokens it took. For a large answer, hold room for it."""
-        record, decoded = await self._loaded(row)
-        if isinstance(decoded, Answer) and decoded.assets and self._download is not None:
+    async def redeemed(self, row: int, redeem: Redeem | None = None) -> int | None:
+        """Settle a row once its bytes are durable; return the tokens it took. For a large answer, hold room for it.
+
+        Args:
+            row: The row.
+            redeem: What makes its bytes durable, None where they are.
+        """
+        record, decoded = await self._loaded(row, redeem)
+        if redeem is not None:
+            failpoints.hit("settle.redeemed")
+        if isinstance(decoded, Unusable):
+            await self._commit_all(record, self._unusable(record, decoded))
+            return None
+        if decoded.assets and self._download is not None:
             self._download(row)
             return None
-        await self._commit(record, decoded, ())
-        return sum(decoded.tokens[:3]) if isinstance(decoded, Answer) and decoded.usage is not None else None
+        self._hand_in(record, decoded)
+        return sum(decoded.tokens[:3]) if decoded.usage is not None else None
 
     async def resume(self, row: int) -> None:
         """Settle a row that an earlier run redeemed."""
@@ -180,18 +200,20 @@ class Settler:
         return isinstance(decoded, Answer)
 
     async def record(self, row: int) -> tuple[Record, Answer | Unusable]:
-        """Return a redeemed row, without its bytes, and what they say."""
+        """Return a redeemed row and what its bytes say."""
         async with self._memory.room():
             return await self._loaded(row)
 
-    async def _loaded(self, row: int) -> tuple[Record, Answer | Unusable]:
-        """Read a stored answer; its bytes are let go of before anything else is done."""
-        record = await self._checkpoint.call(self._record, row)
-        kind = self._kinds[record.kind]
-        if len(record.raw) > _AT_ONCE_BYTES:
-            decoded = await self._offload(lambda: kind.decode(record.raw, text=False))
+    async def _loaded(self, row: int, redeem: Redeem | None = None) -> tuple[Record, Answer | Unusable]:
+        """Read a stored answer, once it is stored; many bytes are let go of before anything else is done."""
+        if redeem is None:
+            record = await self._checkpoint.call(self._record, row)
         else:
-            decoded = kind.decode(record.raw, text=False)
+            record = await self._checkpoint.call_after(redeem, self._record, row)
+        kind = self._kinds[record.kind]
+        if len(record.raw) <= _AT_ONCE_BYTES:
+            return record, kind.decode(record.raw, text=False)
+        decoded = await self._offload(lambda: kind.decode(record.raw, text=False))
         return replace(record, raw=b""), decoded
 
     async def downloaded(self, record: Record, answer: Answer | Unusable, assets: tuple[Asset, ...]) -> None:

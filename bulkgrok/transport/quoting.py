@@ -37,6 +37,8 @@ def _hidden(key: Secret, words: str) -> str:
 def _without(body: bytes, key: Secret) -> bytes:
     """Return a body without the key; what says it only when it is read (escapes in escapes) is put in plain words."""
     hidden = key.hide_bytes(body)
+    if b"\\" not in hidden and b"\0" not in hidden:  # no escapes, no UTF-16: it says what stands there
+        return body if hidden == body else hidden
     text = api_error(hidden)
     if (message := key.hide(text.message)) != text.message:
         return json.dumps({"code": key.hide(text.code), "error": message}).encode()

@@ -18,7 +18,7 @@ HOUR: Final = 3_600.0
 
 #: Moments worth dying in: those of the product, then those of the disk. A crash names one and how often it came before.
 POINTS: Final = (
-    "post.intended", "post.replied", "post.accepted", "poll.replied", "poll.redeemed", "store.before-commit",
+    "post.intended", "post.replied", "post.accepted", "poll.replied", "settle.redeemed", "store.before-commit",
     "store.after-commit", "recovery.doubted", "sink.written", "sink.durable", "sink.before_sync", "sink.synced",
     "sink.before_rename", "sink.renamed", "errors.before_plan", "errors.renamed", "errors.before_rename",
     "sqlite.write", "sqlite.before-flush", "sqlite.flushed", "file.write", "file.before-flush", "file.flushed",
