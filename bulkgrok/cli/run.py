@@ -11,8 +11,10 @@ import gc
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -204,6 +206,7 @@ def _run(config: RunConfig, log: EventLog, display: Display, part: Part) -> tupl
     from bulkgrok.engine import Engine  # noqa: PLC0415 - help must not wait for it
 
     _collect_seldom()
+    _keep_small()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         engine = Engine(config, events=log, say=display.message, part=part)
         report = runner.run(_drive(engine, display))
@@ -217,6 +220,25 @@ def _collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def _keep_small() -> None:
+    """Keep out of memory what Parquet needs not, where that is not the caller's to choose, as it is in a library.
+
+    pyarrow loads pandas wherever that is installed (50 MB), and its own allocator keeps 40 MB of what is given back.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas(MetaPathFinder):
+    """Says that pandas is not installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002 - the protocol's
+        """Refuse pandas, and leave everything else to others."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError(name=fullname)
 
 
 async def _drive(engine: Engine, display: Display) -> Report:
