@@ -455,4 +455,28 @@ MUTANTS = (
         new="reply.status >= 500",
         found_by=("tests/integration/test_hostile_api.py",),
     ),
+    Mutant(
+        name="submit-asks-for-results",
+        breaks="a start that only submits asks for no result",
+        file="scheduler/scheduler.py",
+        old="        if self._part.asks:\n            self._sleep(job, delay_s)\n",
+        new="        self._sleep(job, delay_s)\n",
+        found_by=("tests/integration/test_submit_and_collect.py",),
+    ),
+    Mutant(
+        name="direct-rows-submitted",
+        breaks="submit refuses a direct row before anything is sent",
+        file="engine/opening.py",
+        old="        if self._part is Part.SUBMIT and",
+        new="        if False and",
+        found_by=("tests/integration/test_submit_and_collect.py",),
+    ),
+    Mutant(
+        name="round-after-the-deadline",
+        breaks="a round comes back before the first result expires",
+        file="scheduler/scheduler.py",
+        old="        return wall + min(first_s, max(last_s, min(LONGEST_S, self._polling.shortest_rest_s)))\n",
+        new="        return wall + first_s\n",
+        found_by=("tests/integration/test_submit_and_collect.py",),
+    ),
 )

@@ -1,6 +1,7 @@
 """When results are asked for, on latencies of all shapes: polls a result, and how long results lie ready."""
 
 import heapq
+import json
 import math
 import random
 
@@ -150,3 +151,33 @@ def test_no_postponement_is_longer_than_a_tenth_of_the_time_of_a_result():
         schedule.saw(job, age_s=80_000.0, ready=True)
     waiting = Job(row=99, kind="chat", request_id=RequestId("r"), submitted_at=0.0, deadline_at=86_400.0, pending_s=0.0)
     assert 0.0 < schedule.early_s(waiting, now=60.0) <= 8_640.0
+
+
+def waiting(row=0, **more):
+    found = {"kind": "chat", "request_id": RequestId("r"), "submitted_at": 0.0, "deadline_at": 86_400.0, "model": "m"}
+    return Job(row=row, pending_s=0.0, **(found | more))
+
+
+def test_what_one_process_learnt_of_latencies_another_goes_by():
+    first = PollSchedule()
+    for row in range(400):
+        job = waiting(row)
+        first.saw(job, age_s=550.0, ready=False)
+        first.saw(job, age_s=600.0, ready=True)
+    second = PollSchedule()
+    assert second.delay_s(waiting(), now=0.0, jitter=0.5) < 2.0
+    second.recall(json.loads(json.dumps(first.learnt())))
+    for schedule in (first, second):
+        assert 450.0 < schedule.delay_s(waiting(), now=0.0, jitter=0.5) < 750.0
+
+
+def test_a_round_asks_once_for_every_job_whatever_was_learnt():
+    schedules = [PollSchedule(asks_all=asks_all) for asks_all in (False, True)]
+    for schedule in schedules:
+        for row in range(400):
+            schedule.saw(job := waiting(row), age_s=550.0, ready=False)
+            schedule.saw(job, age_s=600.0, ready=True)
+    early = [schedule.early_s(waiting(polls=0), now=100.0) for schedule in schedules]
+    assert early[0] > 100.0
+    assert early[1] == 0.0
+    assert schedules[1].early_s(waiting(polls=1), now=100.0) > 100.0

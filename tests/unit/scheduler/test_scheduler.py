@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from bulkgrok.core.model import Item, Job, Mode, RateLimit, RequestId, Work
 from bulkgrok.core.money import Budget, Money, ticks
 from bulkgrok.core.outcome import Feedback, Poll, Probe, Send, Sign
+from bulkgrok.core.part import Part
 from bulkgrok.core.retry import Health
 from bulkgrok.scheduler.limits import Limits
 from bulkgrok.scheduler.polling import PollSchedule
@@ -20,7 +23,9 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
-def scheduler(*, concurrency=4, max_outstanding=100, polling=None, budget=None, set_aside=lambda: None):
+def scheduler(
+    *, concurrency=4, max_outstanding=100, polling=None, budget=None, set_aside=lambda: None, part=Part.WHOLE
+):
     return Scheduler(
         concurrency=concurrency,
         max_outstanding=max_outstanding,
@@ -30,6 +35,7 @@ def scheduler(*, concurrency=4, max_outstanding=100, polling=None, budget=None, 
         clock=LoopClock(),
         jitter=lambda: 0.5,
         purse=Purse(budget, set_aside),
+        part=part,
     )
 
 
@@ -470,5 +476,64 @@ def test_no_more_is_accepted_than_can_be_redeemed_within_six_hours_at_the_rate_t
         named = RateLimit(what="requests", per_s=1.0, measure="requests per second")
         lane.governor.throttled(1.1, 1.0, retry_after_s=None, named=named, jitter=0.5)
         assert under_test.most_outstanding == int(0.97 / 3 * 21_600)
+
+    run(scenario)
+
+
+def test_one_that_only_submits_counts_what_is_accepted_and_is_blocked_when_no_more_may_be():
+    async def scenario():
+        under_test = scheduler(max_outstanding=2, part=Part.SUBMIT)
+        for row in range(3):
+            under_test.offer(work(row, mode=Mode.DEFERRED))
+        under_test.close()
+        for row in range(2):
+            assert not under_test.blocked
+            action = await under_test.next()
+            under_test.report(action, Feedback(sign=Sign.GOOD, job=job(row)))
+        assert under_test.blocked
+        assert under_test.outstanding == 2
+        fourth = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0.05)  # longer than the interval of polls
+        assert waits(fourth)
+        under_test.stop()
+        assert await fourth is None
+
+    run(scenario)
+
+
+def resting(*deadlines_in_s):
+    """Return a round in which 40 jobs come due one after the other, 100 s apart, and more have these deadlines."""
+    under_test = scheduler(polling=PollSchedule(interval_s=50.0), part=Part.ROUND)
+    wall = LoopClock().wall()
+    for row in range(1, 41):
+        under_test.watch(job(row, deadline_at=wall + 86_400.0), delay_s=100.0 * row)
+    for row, deadline_s in enumerate(deadlines_in_s, 100):
+        under_test.watch(job(row, deadline_at=wall + deadline_s), delay_s=3_000.0)
+    return under_test
+
+
+def test_a_round_rests_when_only_time_can_help():
+    async def scenario():
+        assert not scheduler(part=Part.ROUND).resting  # nothing is outstanding: it is over
+        under_test = resting()
+        assert under_test.resting
+        under_test.offer(work(0))
+        assert not under_test.resting
+        action = await under_test.next()
+        assert not under_test.resting
+        under_test.report(action, Feedback(sign=Sign.GOOD))
+        assert under_test.resting
+        under_test.watch(job(99, deadline_at=2e9), delay_s=0.0)
+        assert not under_test.resting
+
+    run(scenario)
+
+
+def test_a_round_rests_until_a_tenth_is_due_and_not_till_the_first_deadline_is_near():
+    async def scenario():
+        wall = LoopClock().wall()
+        assert resting().rests_until() - wall == pytest.approx(400.0, abs=1.0)
+        assert resting(3_700.0).rests_until() - wall == pytest.approx(100.0, abs=1.0)
+        assert resting(60.0).rests_until() - wall == pytest.approx(30.0, abs=1.0)
 
     run(scenario)
