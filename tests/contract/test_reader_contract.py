@@ -1,21 +1,26 @@
-"""What every reader keeps, over the registry: each text format plain and packed, and tables."""
+"""What every reader keeps, over the registry: each text format plain and packed, and tables; files and objects."""
 
 import gzip
+import itertools
 import json
 import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import fs as pafs
 from pyarrow import parquet as pq
 
+from bulkgrok.core.address import Address
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import Item
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
-from bulkgrok.readers import FORMATS, open_reader, verify
+from bulkgrok.objects import ObjectStore
+from bulkgrok.readers import FORMATS, ObjectInput, open_reader, verify
 from bulkgrok.readers.opening import COMPRESSIONS
 
+NUMBERS = itertools.count()
 PROMPTS = [f"question {n}, {'long ' * (n % 50)}\u2028\x0b\x85 Grüße" for n in range(3000)]
 
 
@@ -75,6 +80,31 @@ def place(tmp_path, variant, data):
     return path
 
 
+@pytest.fixture(params=["disk", "pretend", "s3"])
+def at(request, tmp_path):
+    """Return what makes of a file what a reader is given: itself, or an object of the same content."""
+    match request.param:
+        case "disk":
+            return lambda path: path
+        case "pretend":
+            store = ObjectStore(pafs.LocalFileSystem(), str(tmp_path))
+            return lambda path: pinned(path.name, stores=lambda _: store)
+    server = request.getfixturevalue("s3_server")
+    bucket = f"readers-{next(NUMBERS)}"
+    server.make_bucket(bucket)
+
+    def uploaded(path):
+        server.put(bucket, path.name, path.read_bytes())
+        return pinned(path.name, bucket)
+
+    return uploaded
+
+
+def pinned(name, bucket="pretend", **stores):
+    found = ObjectInput(address=Address(scheme="s3", root=bucket, key=name), **stores)
+    return found.pin(found.look())
+
+
 def rows_of(reader):
     return [raw for chunk in reader.chunks() for raw in chunk]
 
@@ -97,17 +127,17 @@ def test_every_format_of_the_registry_is_tested():
 
 
 @each_variant
-def test_all_formats_give_the_same_rows(tmp_path, variant):
+def test_all_formats_give_the_same_rows(tmp_path, at, variant):
     path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))
-    rows = rows_of(open_reader(path))
+    rows = rows_of(open_reader(at(path)))
     assert [prompt_of(raw) for raw in rows] == PROMPTS
     assert [raw.row for raw in rows] == list(range(len(PROMPTS)))
     assert {raw.line - raw.row if raw.line else None for raw in rows} == ({1} if FORMATS[variant[0]].text else {None})
 
 
 @each_variant
-def test_reading_again_gives_the_same_even_at_the_same_time(tmp_path, variant):
-    reader = open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+def test_reading_again_gives_the_same_even_at_the_same_time(tmp_path, at, variant):
+    reader = open_reader(at(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))))
     first, second = reader.chunks(), reader.chunks()
     assert list(next(first)) == list(next(second))
     assert list(first) == list(second)
@@ -116,8 +146,8 @@ def test_reading_again_gives_the_same_even_at_the_same_time(tmp_path, variant):
 
 @each_variant
 @pytest.mark.parametrize("wanted", [{0}, {2999}, {1234, 1235, 2700}, set()])
-def test_rows_that_nobody_wants_may_be_left_out_and_the_others_are_what_they_were(tmp_path, variant, wanted):
-    reader = open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+def test_rows_that_nobody_wants_may_be_left_out_and_the_others_are_what_they_were(tmp_path, at, variant, wanted):
+    reader = open_reader(at(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))))
     passed = set()
 
     def passing(first, end):
@@ -133,33 +163,33 @@ def test_rows_that_nobody_wants_may_be_left_out_and_the_others_are_what_they_wer
 
 
 @each_variant
-def test_chunks_are_never_empty_and_never_large(tmp_path, variant):
-    chunks = list(open_reader(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))).chunks())
+def test_chunks_are_never_empty_and_never_large(tmp_path, at, variant):
+    chunks = list(open_reader(at(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))).chunks())
     assert {bool(chunk) for chunk in chunks} == {True}
     assert max(map(len, chunks)) <= 256
 
 
 @each_variant
-def test_no_rows_are_no_chunks(tmp_path, variant):
-    assert list(open_reader(place(tmp_path, variant, WRITERS[variant[0]]([]) or b"\n")).chunks()) == []
+def test_no_rows_are_no_chunks(tmp_path, at, variant):
+    assert list(open_reader(at(place(tmp_path, variant, WRITERS[variant[0]]([]) or b"\n"))).chunks()) == []
 
 
 @each_name
-def test_every_suffix_is_known(tmp_path, variant):
+def test_every_suffix_is_known(tmp_path, at, variant):
     path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS[:5]))
-    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+    assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:5]
     path = path.rename(path.with_name(path.name.upper()))
-    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+    assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:5]
 
 
 @each_variant
-def test_the_bytes_decide_where_the_name_says_nothing_or_something_else(tmp_path, variant):
+def test_the_bytes_decide_where_the_name_says_nothing_or_something_else(tmp_path, at, variant):
     kind = variant[0]
     path = place(tmp_path, variant, WRITERS[kind](PROMPTS[:5])).rename(tmp_path / ("in.txt" if kind == "txt" else "in"))
-    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+    assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:5]
     if kind != "txt":
         path = path.rename(tmp_path / "in.jsonl")
-        assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:5]
+        assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:5]
 
 
 @each_variant
@@ -179,67 +209,67 @@ def test_a_file_that_is_not_there_or_no_file_is_an_input_error_that_names_it(tmp
 
 
 @each_text
-def test_blank_lines_are_lines_and_no_rows(tmp_path, variant):
+def test_blank_lines_are_lines_and_no_rows(tmp_path, at, variant):
     one, two, three = (WRITERS[variant[0]]([text]).removesuffix(b"\n") for text in ("one", "two", "three"))
     data = b"\n \t\n" + one + b"\r\n\r\n\x0b\x0c\n" + two + b"\n\n" + three
-    rows = rows_of(open_reader(place(tmp_path, variant, data)))
+    rows = rows_of(open_reader(at(place(tmp_path, variant, data))))
     assert [(raw.row, raw.line, prompt_of(raw)) for raw in rows] == [(0, 3, "one"), (1, 6, "two"), (2, 8, "three")]
     assert not any(raw.value.endswith(b"\r") for raw in rows if isinstance(raw.value, bytes))
 
 
 @each_text
-def test_a_byte_order_mark_at_the_start_is_skipped(tmp_path, variant):
+def test_a_byte_order_mark_at_the_start_is_skipped(tmp_path, at, variant):
     path = place(tmp_path, variant, b"\xef\xbb\xbf" + WRITERS[variant[0]](PROMPTS[:3]))
-    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:3]
+    assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:3]
     path = place(tmp_path, variant, b"\xef\xbb\xbf")
-    assert rows_of(open_reader(path)) == []
+    assert rows_of(open_reader(at(path))) == []
 
 
 @each_text
-def test_the_last_line_needs_no_end(tmp_path, variant):
+def test_the_last_line_needs_no_end(tmp_path, at, variant):
     path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS[:3]).removesuffix(b"\n"))
-    assert [prompt_of(raw) for raw in rows_of(open_reader(path))] == PROMPTS[:3]
+    assert [prompt_of(raw) for raw in rows_of(open_reader(at(path)))] == PROMPTS[:3]
 
 
 @each_packed
 @pytest.mark.parametrize("lost", [1, 5000])
-def test_a_packed_file_cut_off_gives_every_whole_line_before_the_break(tmp_path, variant, lost):
+def test_a_packed_file_cut_off_gives_every_whole_line_before_the_break(tmp_path, at, variant, lost):
     path = place(tmp_path, variant, WRITERS[variant[0]](["x" * 30 + str(os.urandom(40)) for _ in range(9000)]))
-    whole = rows_of(open_reader(path))
+    whole = rows_of(open_reader(at(path)))
     path.write_bytes(path.read_bytes()[:-lost])
-    found, error = rows_before_the_break(open_reader(path))
+    found, error = rows_before_the_break(open_reader(at(path)))
     assert found == whole[: len(found)]
     # zstd packs blocks of 128 KiB, of which a part is nothing.
     assert len(found) >= len(whole) - (10 + lost // 20 if variant[2] == "gzip" else 1500)
-    assert str(path) in error.message
+    assert str(at(path)) in error.message
     assert f"after line {len(found)} ({len(found)} rows)" in error.message
 
 
 @each_packed
-def test_a_packed_file_damaged_in_the_middle_gives_only_true_rows_before_the_break(tmp_path, variant):
+def test_a_packed_file_damaged_in_the_middle_gives_only_true_rows_before_the_break(tmp_path, at, variant):
     data = WRITERS[variant[0]](["x" * 30 + str(os.urandom(40)) for _ in range(9000)])
     path = tmp_path / f"in{variant[1]}{variant[3]}"
     packed = bytearray(gzip.compress(data) if variant[2] == "gzip" else pa.Codec("zstd").compress(data, asbytes=True))
     path.write_bytes(packed)
-    whole = rows_of(open_reader(path))
+    whole = rows_of(open_reader(at(path)))
     packed[len(packed) * 2 // 3 :] = b"\xff" * (len(packed) - len(packed) * 2 // 3)
     path.write_bytes(packed)
-    found, error = rows_before_the_break(open_reader(path))
+    found, error = rows_before_the_break(open_reader(at(path)))
     assert found == whole[: len(found)]
     assert len(found) > 1000
-    assert str(path) in error.message
+    assert str(at(path)) in error.message
 
 
-def test_a_table_damaged_in_a_later_row_group_gives_the_rows_of_those_before(tmp_path):
+def test_a_table_damaged_in_a_later_row_group_gives_the_rows_of_those_before(tmp_path, at):
     path = place(tmp_path, ("parquet", ".parquet", None, ""), parquet_bytes(PROMPTS))
-    whole = rows_of(open_reader(path))
+    whole = rows_of(open_reader(at(path)))
     group = pq.ParquetFile(path).metadata.row_group(3).column(0)
     with path.open("r+b") as file:
         file.seek(min(filter(None, (group.dictionary_page_offset, group.data_page_offset))))
         file.write(b"\xff" * 200)
-    found, error = rows_before_the_break(open_reader(path))
+    found, error = rows_before_the_break(open_reader(at(path)))
     assert found == whole[:2100]
-    assert str(path) in error.message
+    assert str(at(path)) in error.message
     assert "after row 2100" in error.message
 
 
@@ -257,30 +287,30 @@ def test_a_reading_that_is_given_up_leaves_no_file_open(tmp_path, variant):
 @pytest.mark.parametrize(
     "rubbish", [b"", b"\x00", b"\xff" * 100, b"PAR1", b"PAR1PAR1PAR1", b"\x1f\x8b", b"(\xb5/\xfd", b"P*M\x18"]
 )
-def test_rubbish_is_rows_or_an_input_error_and_nothing_else(tmp_path, variant, rubbish):
+def test_rubbish_is_rows_or_an_input_error_and_nothing_else(tmp_path, at, variant, rubbish):
     path = tmp_path / f"in{variant[1]}{variant[3]}"
     path.write_bytes(rubbish)
     try:
-        rows_of(open_reader(path))
+        rows_of(open_reader(at(path)))
     except InputError as error:
-        assert str(path) in error.message  # noqa: PT017 - either way is right
+        assert str(at(path)) in error.message  # noqa: PT017 - either way is right
 
 
 @each_variant
-def test_a_whole_input_passes_verification(tmp_path, variant):
-    verify(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS)))
+def test_a_whole_input_passes_verification(tmp_path, at, variant):
+    verify(at(place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))))
 
 
 @each_packed
 @pytest.mark.parametrize("left", [0.99, 0.5, 0.02])
-def test_a_damaged_packed_input_is_refused_before_anything_is_sent(tmp_path, variant, left):
+def test_a_damaged_packed_input_is_refused_before_anything_is_sent(tmp_path, at, variant, left):
     path = place(tmp_path, variant, WRITERS[variant[0]](PROMPTS))
     packed = path.read_bytes()
     path.write_bytes(packed[: int(len(packed) * left)])
     with pytest.raises(InputError) as read:
-        rows_of(open_reader(path))
+        rows_of(open_reader(at(path)))
     with pytest.raises(InputError, match=r"Nothing was sent\.$") as verified:
-        verify(path)
+        verify(at(path))
     line = read.value.message.partition(" (")[0]
     assert verified.value.message.startswith(line + ":")
 

@@ -1,7 +1,7 @@
 """kill -9 of the real command at random moments, its input, output and videos in a real S3 server; cut connections.
 
 After each death the bucket is read as a stranger would: what is there is whole, and no row is there twice. At the end
-the simulator's ledger judges. BULKGROK_KILLS is the number of kills: 8 in the ordinary run; BULKGROK_SEED the seed.
+the simulator's ledger judges. BULKGROK_KILLS is the number of kills: 6 in the ordinary run; BULKGROK_SEED the seed.
 """
 
 import json
@@ -24,8 +24,8 @@ from harness.rows import mixed, write
 from harness.wire import Wire
 from pyarrow import parquet as pq
 
-KILLS = int(os.environ.get("BULKGROK_KILLS", "8"))
-KILLS_A_RUN = 4
+KILLS = int(os.environ.get("BULKGROK_KILLS", "6"))
+KILLS_A_RUN = 3
 ROWS = 240
 CONCURRENCY = 8
 BUCKET = "kills"
