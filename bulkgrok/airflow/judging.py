@@ -51,9 +51,10 @@ def summary(report: Report, config: RunConfig, *, max_failed_fraction: float) ->
     """
     if isinstance(report.stopped, BulkgrokError):
         raise failure(report.stopped, config)
-    if report.exit_code not in {0, 3}:
-        msg = f"The run was ended with {report.outstanding} requests outstanding (exit code {report.exit_code}). "
-        raise AirflowException(msg + _GOES_ON)
+    if report.exit_code not in {0, 3} or report.outstanding or report.pending != 0:
+        left = f"{report.outstanding} requests outstanding and {report.in_doubt} in doubt"
+        msg = f"The run was ended with {left} (exit code {report.exit_code}). {_GOES_ON}"
+        raise AirflowException(msg)
     rows = report.rows or 0
     if report.failed > max_failed_fraction * rows:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(report.failed_by_code.items()))

@@ -139,6 +139,11 @@ class Conductor:
         """Rows being settled outside the scheduler."""
         return self._settling()
 
+    @property
+    def rested(self) -> bool:
+        """Whether rows or results are left for another start, because this one had nothing to do but wait."""
+        return self._rested
+
     def again(self, row: int) -> None:
         """Note a row that became pending and must be read again."""
         if self._part.sends:
@@ -178,7 +183,7 @@ class Conductor:
         self._scheduler.close()
         if broken is not None:
             raise broken
-        return stop or self._out_of_money()
+        return stop or (None if self._rested else self._out_of_money())
 
     def _out_of_money(self) -> BulkgrokError | None:
         """Return why rows were not sent for money; None when none was."""
@@ -238,6 +243,7 @@ class Conductor:
 
     async def _rest(self) -> BulkgrokError | None:
         """Leave what is outstanding to another start; of one that only submits, say why rows are left too."""
+        self._rested = True
         self._scheduler.stop()
         stop = await self._rejections.finish()
         if stop is None and not self._part.asks:

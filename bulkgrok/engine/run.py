@@ -210,8 +210,8 @@ class Engine:
 
     async def _note_round(self, opened: OpenRun, stages: Stages, began_at: float) -> None:
         """Leave to the next round what this one learnt, and tell when that pays."""
-        if stages.scheduler.outstanding:
-            self.next_at = stages.scheduler.rests_until()
+        if stages.conductor.rested:
+            self.next_at = stages.scheduler.rests_until() if stages.scheduler.outstanding else self._clock.wall()
             note = {"asked_at": began_at, "latencies": stages.scheduler.learnt()}
             await opened.committer.call(opened.store.note, ROUND, note)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import time
 
 import postgresql
 import pytest
@@ -170,6 +171,22 @@ def test_rounds_come_to_the_end_of_a_run_of_which_not_all_may_be_outstanding(tmp
             break
     assert (report.exit_code, report.succeeded, server.ledger.posts) == (0, 10, 10)
     assert sorted(results(tmp_path / "in.results.jsonl")) == list(range(10))
+
+
+def test_a_limit_on_money_ends_rounds_only_when_nothing_is_outstanding(tmp_path, api):
+    server = api(deferred_latency=1.0, deferred_sigma=0.0)
+    source = write(tmp_path / "in.jsonl", 10)
+    codes = []
+    for _ in range(100):
+        report, next_at = round_of(source, budget=1.0, poll_interval=0.2)
+        codes.append((report.exit_code, report.outstanding > 0, next_at is not None))
+        if next_at is None:
+            break
+        time.sleep(max(0.0, next_at - time.time()))
+    assert codes[0] == (0, True, True)
+    assert codes[-1][1:] == (False, False)
+    assert report.succeeded == server.ledger.posts
+    assert (report.exit_code, report.pending) in {(0, 0), (4, 10 - report.succeeded)}
 
 
 def test_a_round_comes_back_before_the_first_result_expires(tmp_path, api):
