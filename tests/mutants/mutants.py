@@ -479,4 +479,32 @@ MUTANTS = (
         new="        return wall + first_s\n",
         found_by=("tests/integration/test_submit_and_collect.py",),
     ),
+    Mutant(
+        name="epoch-unverified",
+        breaks="a runner that was taken over writes nothing",
+        file="checkpoint/postgres_session.py",
+        old="        if epoch != self.tenure.epoch:\n",
+        new="        if epoch < self.tenure.epoch:\n",
+        found_by=("tests/integration/test_postgres_store.py", "-k", "taken_over or hangs or in_hand"),
+    ),
+    Mutant(
+        name="commit-done-twice",
+        breaks="a commit whose reply was lost is done once",
+        file="checkpoint/postgres_session.py",
+        old="        if applied == self._applied:\n",
+        new="        if applied >= self._applied:\n",
+        found_by=("tests/integration/test_postgres_store.py", "-k", "reply_is_lost"),
+    ),
+    Mutant(
+        name="fenced-and-sending",
+        breaks="a runner that was taken over sends nothing",
+        file="engine/owning.py",
+        old="""            if self._lease.lost or self._over():
+                return False
+""",
+        new="""            if self._lease.lost or self._over():
+                return True
+""",
+        found_by=("tests/unit/test_owning.py",),
+    ),
 )

@@ -173,6 +173,12 @@ def abandon(store):
     session = store._open_session
     session._connection.pgconn.finish()  # first: a transaction that is open keeps the lease's thread waiting
     session._heartbeat.stop()
+    # Here the next one is the same process, and certainly alive.
+    sql(
+        store.url.whole.reveal(),
+        "UPDATE bulkgrok.run SET owner = 'process 999999999 on this machine' WHERE no = %s",
+        session.run,
+    )
     store._open_access = store._open_session = None
 
 

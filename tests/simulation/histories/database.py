@@ -27,6 +27,15 @@ class Database:
         self.url = DatabaseUrl(address)
         self.run_id = run_id
 
+    def _bury(self) -> None:
+        """Let the owner be a process that is no more: here it is the very process that plays the next life too."""
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(self.url.whole.reveal(), autocommit=True) as burying:
+            burying.execute(
+                "UPDATE bulkgrok.run SET owner = 'process 999999999 on this machine' WHERE name = %s", (self.run_id,)
+            )
+
     def vanish(self, store: Any) -> None:
         """End the session of a store whose process has died."""
         import psycopg  # noqa: PLC0415 - an extra
@@ -42,6 +51,7 @@ class Database:
             connection.pgconn.finish()
         if heartbeat is not None:
             heartbeat.stop()
+        self._bury()
         until = time.monotonic() + _NOTICED_S
         with psycopg.connect(self.url.whole.reveal(), autocommit=True) as watching:
             while watching.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
