@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks import counting, inputs
-from benchmarks.nginx import Nginx
+from benchmarks.nginx import ANSWER, Nginx
 from benchmarks.processes import CLIENT_CORE, ENVIRONMENT, KEY, bulkgrok, command, pinned, run, succeeded
 from benchmarks.table import Table, middle
 from benchmarks.work import folder_of, turns_of
@@ -36,8 +36,19 @@ def measure(work: Path, *, short: bool) -> list[Table]:
 def _memory(folder: Path, server: Nginx, sizes: list[int]) -> Table:
     table = Table(
         title="memory as the input grows (direct, everything on)",
-        columns=["from, to", "rows", "rows/s", "peak MB", "peak / smallest"],
-        notes=["concurrency 100; peak: resident memory of the process, from the system"],
+        columns=[
+            "from, to",
+            "rows",
+            "rows/s",
+            "peak MB",
+            "peak / smallest",
+            "checkpoint bytes/row",
+            "output bytes/row",
+        ],
+        notes=[
+            "concurrency 100; peak: resident memory of the process, from the system",
+            f"answers of {len(ANSWER):,} bytes; prompts stay in the input and are in neither",
+        ],
     )
     for name, make, output in (("JSONL", inputs.jsonl, "out.jsonl"), ("Parquet", inputs.parquet, "out.parquet")):
         smallest = None
@@ -45,8 +56,9 @@ def _memory(folder: Path, server: Nginx, sizes: list[int]) -> Table:
             source = make(folder, rows)
             with folder_of(folder) as place:
                 spent = succeeded(bulkgrok(source, place, server.url("direct"), output=output), rows)
+                disk = [(place / found).stat().st_size / rows for found in ("out.bulkgrok/checkpoint.db", output)]
             smallest = smallest or spent.peak_bytes
-            table.add(name, rows, rows / spent.seconds, spent.peak_bytes / 1e6, spent.peak_bytes / smallest)
+            table.add(name, rows, rows / spent.seconds, spent.peak_bytes / 1e6, spent.peak_bytes / smallest, *disk)
             source.unlink()
     return table
 
