@@ -169,10 +169,12 @@ class Scheduler:
     @property
     def blocked(self) -> bool:
         """Whether rows wait to be sent and none can be before a result is redeemed: for room, or for money."""
-        if self.in_flight or self._head or self._retries:
+        if self.in_flight:
             return False
-        if self._purse.waiting is not None:
+        if self._purse.waiting is not None:  # nothing is sent before it, whatever else has its time
             return True
+        if self._head or self._retries:
+            return False
         room = self.outstanding < self.most_outstanding
         return not room and any(self._order) and all(lane.only_deferred for lane in self._order)
 
