@@ -46,6 +46,7 @@ _CHECK_STEPS: Final = 200
 """How many pages, or steps of SQLite's machine, are taken between two looks at the clock."""
 _BLOCK_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 16_384
+_HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
 
 # What a wal holds when a runner left in order: nothing. Pages are large because answers are: half the writes of 4 kB.
@@ -229,13 +230,16 @@ def _create(path: Path) -> None:
 def _never_made(path: Path) -> bool:
     """Tell whether a file is what a power cut left of the first page, before there was anything else in it.
 
-    That page may be torn, or nothing but zeros. One that is whole tells of no application, no version and no table.
+    That page may be torn, also so that its beginning alone is missing. One that is whole tells of no application, no
+    version and no table.
     """
     if not 0 < _size(path) <= _PAGE_BYTES:
         return False
     page = path.read_bytes()
     begun = page[:16] == _MAGIC and page[16:18] == (_PAGE_BYTES).to_bytes(2) and page[20] == RESERVED_BYTES
-    return not any(page) or (begun and not any(page[60:64]) and not any(page[68:72]) and not any(page[103:105]))
+    return not any(page[:_HEADER_BYTES]) or (
+        begun and not any(page[60:64]) and not any(page[68:72]) and not any(page[103:105])
+    )
 
 
 def _size(path: Path) -> int:
