@@ -226,11 +226,12 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Renew no more. A server that does not answer holds nobody up."""
         self._stopped.set()
         self._wake.close()
-        self._thread.join()
-        self._woken.close()
+        self._thread.join(_GRACE_S)
+        if not self._thread.is_alive():
+            self._woken.close()
 
     def _beat(self) -> None:
         connection: Connection | None = None

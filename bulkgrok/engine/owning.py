@@ -47,8 +47,15 @@ class OwnedTransport:
         return await self._transport.get(path, keep=keep)
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
-        """Download: it changes nothing on the other side."""
-        return await self._transport.fetch(url, offset=offset, etag=etag, write=write)
+        """Download; what came is put in its place only while the run is ours.
+
+        Raises:
+            RunTakenOver: It is another runner's by now.
+        """
+        found = await self._transport.fetch(url, offset=offset, etag=etag, write=write)
+        if not self._lease.holds() and not await self._regained() and self._lease.lost:
+            raise self._lease.taken_over()
+        return found
 
     async def _regained(self) -> bool:
         """Wait until the lease was renewed; False when that cannot come any more."""

@@ -6,6 +6,7 @@ BULKGROK_SEED the seed.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from harness.places import FORMS, places
 from harness.reconcile import reconcile
 from harness.rows import mixed, write
 from harness.wire import Wire
-from postgresql import Server, wait_until
+from postgresql import Server, sql, wait_until
 
 EVENTS = int(os.environ.get("BULKGROK_TAKEOVERS", "12"))
 EVENTS_A_RUN = 6
@@ -36,6 +37,7 @@ CONCURRENCY = 8
 FATES = {"killed": 4, "stopped": 2, "disconnected": 2, "told_to_end": 1, "raced": 2, "beside_a_second": 1}
 TAKEOVER_S = 30.0
 CALM = threading.Lock()
+NUMBERS = itertools.count()
 COUNTED = ("rows", "billed", "answered", "failed", "in_doubt", "doubled", "lost", "handed_in", "unexplained")
 
 
@@ -72,7 +74,11 @@ class Torment:
         self.folder, self.api, self.server, self.form, self.chance, self.run_id = (
             folder, api, server, form, chance, run_id,
         )  # fmt: skip
-        self.url = server.url()
+        self.database = "postgres"
+        if isinstance(server, Server):  # whose sessions are ended without ending others'
+            self.database = f"torment_{next(NUMBERS)}"
+            server.sql(f"CREATE DATABASE {self.database}")
+        self.url = server.url(database=self.database)
         self.wire = Wire(api.port)
         self.source = folder / "in.jsonl"
         write(self.source, mixed(ROWS))
@@ -124,7 +130,7 @@ class Torment:
         import psycopg  # noqa: PLC0415 - an extra
 
         try:
-            return self.server.sql(query, *parameters)
+            return sql(self.url, query, *parameters)
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):  # it is crashing just now, or new
             return []
 
@@ -292,7 +298,7 @@ class Torment:
 
     def _tenures(self):
         """Return how long each worker owned the run, as lives. What one that was overtaken had sent may come late."""
-        found = self.server.sql(
+        found = self._asked(
             "SELECT tenure.owner, extract(epoch FROM began_at)::float FROM bulkgrok.tenure "
             "JOIN bulkgrok.run ON no = run WHERE name = %s ORDER BY tenure.epoch", self.run_id,
         )  # fmt: skip
@@ -340,19 +346,25 @@ class Weather:
 def tormented(folder, start, server, *, seed, events):
     """Torment one run to its end; return it and the verdict, which is good."""
     folder.mkdir()
-    api = start("--latency=0.02", "--deferred-latency=0.4", "--video-latency=0.4", "--media-size=30000")
-    run = Torment(
-        folder, api, server, form=FORMS[seed % len(FORMS)], chance=random.Random(seed), run_id=f"torment of {folder}"
-    )
+    with CALM:
+        run = begun(folder, start, server, seed)
     try:
         run.to_the_end(events)
         with CALM:
             verdict = run.judged()
     finally:
         run.bury()
-    api.stop()
+    run.api.stop()
     assert verdict.wrong == [], f"seed {seed}: {verdict}"
     return run, verdict
+
+
+def begun(folder, start, server, seed):
+    """Return a run that may begin."""
+    api = start("--latency=0.02", "--deferred-latency=0.4", "--video-latency=0.4", "--media-size=30000")
+    return Torment(
+        folder, api, server, form=FORMS[seed % len(FORMS)], chance=random.Random(seed), run_id=f"torment of {folder}"
+    )
 
 
 def test_whoever_takes_over_every_row_comes_once_and_every_bill_is_explained(tmp_path, simulator, postgres):

@@ -416,6 +416,27 @@ def test_a_role_without_privileges_is_told_what_it_lacks(postgres):
     assert "docs/postgres.md" in found.value.hint
 
 
+def test_a_role_that_owns_nothing_needs_what_the_documents_list(postgres):
+    own_server(postgres)
+    postgres.sql("CREATE DATABASE granted")
+    open_and_close(DatabaseUrl(postgres.url("granted")))
+    postgres.sql("DROP ROLE IF EXISTS worker")
+    postgres.sql(f"CREATE ROLE worker LOGIN PASSWORD '{PASSWORD}'")
+    for grant in (
+        "GRANT USAGE ON SCHEMA bulkgrok TO worker",
+        "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA bulkgrok TO worker",
+        "GRANT DELETE ON bulkgrok.answer TO worker",
+    ):
+        sql(postgres.url("granted"), grant)
+    store = open_store(DatabaseUrl(postgres.url("granted", user="worker")), run_id="by a worker")
+    store.open()
+    store.apply([submit(1), accept(1), redeem(1), submit(2), Doubt(row=2, at=1.0, reason="x")])
+    store.apply([succeed(1), submit(2, 2), accept(2, "again"), redeem(2, "again", raw=b"x" * 3_000_000)])
+    store.advance("out", Position(seq=1))
+    assert store.totals() == store.recount()
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("change", "exit_code", "words"),
     [

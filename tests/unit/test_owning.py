@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from bulkgrok.core.errors import RunTakenOver
 from bulkgrok.core.model import NotSent
 from bulkgrok.engine.owning import OwnedTransport
 from bulkgrok.testing import ScriptedTransport, VirtualTimeLoop
@@ -15,6 +18,9 @@ class Lease:
 
     def holds(self):
         return self.held and not self.lost
+
+    def taken_over(self):
+        return RunTakenOver("taken over")
 
 
 def play(scenario, *, over=lambda: False):
@@ -61,6 +67,21 @@ def test_a_request_waits_for_a_lease_that_may_be_renewed():
         return [found.reason for found in await waiting]
 
     assert play(scenario) == (["asked", "asked"], 2)
+
+
+def test_a_file_that_came_after_the_run_was_taken_over_is_not_put_in_its_place():
+    class Web:
+        async def fetch(self, url, *, offset, etag, write):
+            lease.lost = True
+            return "came"
+
+    async def main():
+        transport = OwnedTransport(Web(), lease=lease, over=lambda: False)
+        with pytest.raises(RunTakenOver):
+            await transport.fetch("u", offset=0, etag=None, write=print)
+
+    lease = Lease()
+    asyncio.run(main())
 
 
 def test_nobody_waits_when_the_run_is_over():
