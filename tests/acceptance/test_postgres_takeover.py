@@ -238,7 +238,9 @@ class Torment:
         self.counts["zombies"] += 1
         self.counts["zombie_bytes_sent"] += self.wire.sent_bytes[pid] - sent
         if written := sorted(dict(zombie.outputs().items() ^ wrote.items())):
-            self.counts["zombie_writes"] += 1
+            # Lines that were being written when it was stopped are written on; nothing is begun, nothing ended.
+            in_hand = written == [str(zombie.places.output)] and self.form == "lines"
+            self.counts["zombie_batches_in_hand" if in_hand else "zombie_writes"] += 1
             print(f"a zombie wrote {written}")
         return following
 
