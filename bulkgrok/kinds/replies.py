@@ -90,6 +90,8 @@ def ticks_of(usage: JsonObject | None) -> int | None:
 def count(holder: object, key: str) -> int:
     """Return a count of tokens, 0 where it is missing or cannot be one."""
     found = holder.get(key) if isinstance(holder, dict) else None
+    if type(found) is int and 0 <= found < 2**53:
+        return found
     if found is None:
         return 0
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**53:

@@ -153,7 +153,7 @@ class RowEncoder:
             model=model,
             stream=stream,
             body=sent,
-            digest=_digest(f"{kind.submit_path} {mode} {stream:d}", sent),
+            digest=_digest(f"{kind.submit_path} {mode.value} {stream:d}", sent),
             max_usd=kind.max_usd(body, sent, model, self._prices),
             tokens=kind.estimate_tokens(body, sent),
         )

@@ -35,6 +35,11 @@ _ORDINARY: Final = frozenset({
     "id", "object", "created", "model", "choices", "system_fingerprint", "usage", "service_tier",
     "index", "delta", "finish_reason", "role", "content", "reasoning_content", "refusal",
 })  # fmt: skip
+#: Of a chunk that brings a piece of content and nothing else.
+_PLAIN: Final = frozenset({"id", "object", "created", "model", "choices", "system_fingerprint"})
+_PLAIN_CHOICE: Final = frozenset({"index", "delta", "finish_reason"})
+_PLAIN_DELTA: Final = frozenset({"role", "content"})
+_NO_FIELDS: Final = frozenset({"choices", "object"})
 _FIELD: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -316,19 +321,48 @@ class _Completion:
         Raises:
             TooLarge: That is more than is kept.
         """
-        if not self._is_ordinary(chunk, size_bytes):
-            self.others_bytes += size_bytes + _OBJECT_BYTES
+        if not self._add_text(chunk, size_bytes):
+            if not self._is_ordinary(chunk, size_bytes):
+                self.others_bytes += size_bytes + _OBJECT_BYTES
+            choices = chunk.get("choices")
+            for choice in choices if isinstance(choices, list) else ():
+                if isinstance(choice, dict):
+                    index = choice.get("index")
+                    known = self.choices.setdefault(index if isinstance(index, int) else 0, _Choice())
+                    self.text_bytes += known.add(choice)
         for key, value in chunk.items():
-            if key not in {"choices", "object"} and value is not None:
+            if key not in _NO_FIELDS and value is not None:
                 self.fields[key] = value
-        choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                index = choice.get("index")
-                known = self.choices.setdefault(index if isinstance(index, int) else 0, _Choice())
-                self.text_bytes += known.add(choice)
         if self.others_bytes > _MOST_OTHER_BYTES or self.text_bytes > _MOST_BYTES:
             raise TooLarge
+
+    def _add_text(self, chunk: JsonObject, size_bytes: int) -> bool:
+        """Take a chunk that brings one more piece of a choice's content and nothing else, as nearly all do.
+
+        Returns:
+            Whether it is one: then what is done for every chunk need not be done for this one.
+        """
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or len(choices) != 1 or not chunk.keys() <= _PLAIN:
+            return False
+        choice = choices[0]
+        if (
+            not isinstance(choice, dict)
+            or not choice.keys() <= _PLAIN_CHOICE
+            or choice.get("finish_reason") is not None
+        ):
+            return False
+        delta, index = choice.get("delta"), choice.get("index")
+        if not isinstance(delta, dict) or not delta.keys() <= _PLAIN_DELTA or type(index) is not int:
+            return False
+        content, known = delta.get("content"), self.choices.get(index)
+        if not isinstance(content, str) or known is None or size_bytes - len(content) > _ORDINARY_BYTES:
+            return False
+        pieces, role = known.pieces.get("content"), delta.get("role")
+        if pieces is None or (role is not None and not (isinstance(role, str) and role == known.message.get("role"))):
+            return False
+        self.text_bytes += pieces.append(content)
+        return True
 
     def _is_ordinary(self, chunk: JsonObject, size_bytes: int) -> bool:
         """Tell whether a chunk brings text for known choices, and nothing else that adds up."""

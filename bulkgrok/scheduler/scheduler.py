@@ -144,7 +144,10 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """Rows waiting to be sent for the first time since they were offered."""
-        return sum(len(lane.direct) + len(lane.deferred) for lane in self._order)
+        found = 0
+        for lane in self._order:  # asked for with each row: a generator would take longer than what it yields
+            found += len(lane.direct) + len(lane.deferred)
+        return found
 
     @property
     def waiting(self) -> int:
@@ -262,15 +265,25 @@ class Scheduler:
 
         Every action returned must be reported back once.
         """
+        if not self._gate.locked():  # nobody waits: nearly always something may go at once
+            over, action, _ = self._decide()
+            if over or action is not None:
+                return action
         async with self._gate:
             while True:
-                if self._stopped or (self._closed and self.idle):
-                    return None
-                action, at = self._choose(self._clock.monotonic())
-                if action is not None:
-                    self._count(action, 1)
+                over, action, at = self._decide()
+                if over or action is not None:
                     return action
                 await self._sleep_until(at)
+
+    def _decide(self) -> tuple[bool, Action | None, float]:
+        """Return whether all is over, what goes now, and the monotonic time at which to look again."""
+        if self._stopped or (self._closed and self.idle):
+            return True, None, _FOREVER
+        action, at = self._choose(self._clock.monotonic())
+        if action is not None:
+            self._count(action, 1)
+        return False, action, at
 
     def _count(self, action: Action, change: int) -> None:
         """Count an action that goes out (1) or comes back (-1)."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bulkgrok.core.jsontext import one_line
 from bulkgrok.core.model import Answer, BadRow, Item, RawRow, Reply, Unusable
 from bulkgrok.core.money import ticks
-from bulkgrok.kinds import KINDS, pending
+from bulkgrok.kinds import KINDS, pending, sse
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
 from bulkgrok.simulator import answers, catalogue, clips
@@ -186,3 +186,39 @@ def test_the_api_charges_for_a_video_no_more_than_its_most(row):
     clip = clips.read_clip(orjson.loads(item.body), item.kind)
     if isinstance(clip, clips.Clip):
         assert clip.ticks <= ticks(item.max_usd)
+
+
+PIECE = st.one_of(st.none(), st.text(max_size=5), st.just("x" * 1_100), st.integers(0, 1))
+CHUNK = st.fixed_dictionaries(
+    {"index": st.sampled_from([0, 1, None, True])},
+    optional={
+        "delta": st.dictionaries(st.sampled_from(["role", "content", "refusal"]), PIECE, max_size=3),
+        "finish_reason": st.sampled_from([None, None, "stop"]),
+    },
+)
+FIELDS = {"id": PIECE, "object": PIECE, "created": PIECE, "model": PIECE, "system_fingerprint": PIECE}
+ODD = st.fixed_dictionaries({"choices": st.lists(CHUNK, max_size=2)}, optional=FIELDS)
+DELTA = st.fixed_dictionaries(
+    {"content": st.text(max_size=5)}, optional={"role": st.sampled_from(["assistant", "bot"])}
+)
+USUAL = st.builds(
+    lambda delta, fields: {"choices": [{"index": 0, "delta": delta}], **fields},
+    DELTA,
+    st.fixed_dictionaries({}, optional=FIELDS),
+)
+CHUNKS = st.tuples(st.lists(USUAL, max_size=4), st.lists(st.one_of(USUAL, ODD), max_size=4)).map(
+    lambda parts: [*parts[0], *parts[1]]
+)
+
+
+@given(CHUNKS, st.booleans())
+def test_a_stream_says_the_same_with_names_that_hold_nothing(chunks, done):
+    def assembled(extra):
+        data = [json.dumps({**chunk, **extra}) for chunk in chunks] + (["[DONE]"] if done else [])
+        body = "".join(f"data: {text}\n\n" for text in data).encode()
+        return sse.assemble(Reply(status=200, body=body, content_type="text/event-stream"))
+
+    plain, padded = assembled({}), assembled({"nothing": None})
+    assert plain.complete == padded.complete
+    if plain.complete:
+        assert plain.body == padded.body
