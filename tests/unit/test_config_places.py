@@ -169,3 +169,51 @@ def test_an_output_named_after_another_format_is_refused(output):
     with pytest.raises(UsageError, match="Nothing was sent") as caught:
         located("inputs.jsonl", output=output)
     assert caught.value.hint == "-o x.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("output", "folder", "output_format"),
+    [
+        ("s3://bucket/some/out/", True, "parquet"),
+        ("s3://bucket/some/out", True, "parquet"),
+        ("az://container/out.v2", True, "parquet"),
+        ("gs://bucket", True, "parquet"),
+        ("s3://bucket/some/out.parquet", False, "parquet"),
+        ("s3://bucket/some/out.jsonl", False, "jsonl"),
+    ],
+)
+def test_an_output_in_an_object_store_has_its_run_directory_here(output, folder, output_format):
+    found = places(from_keywords("s3://bucket/in.jsonl", output=output))
+    assert (found.folder, found.output_format) == (folder, output_format)
+    assert found.run_dir.parent == Path.cwd()
+    assert found.run_dir.name.endswith(".bulkgrok")
+    assert found.run_id == str(found.output)
+    if folder:
+        assert str(found.errors) == f"{found.output}/_errors.jsonl"
+        assert str(found.media_dir) == f"{found.output}/media"
+        assert found.asset_base == found.output
+    else:
+        assert str(found.errors) == "s3://bucket/some/out.errors.jsonl"
+        assert str(found.media_dir) == "s3://bucket/some/out.media"
+        assert str(found.asset_base) == "s3://bucket/some"
+        assert found.run_dir.name == "out.bulkgrok"
+
+
+@pytest.mark.parametrize(
+    ("source", "keywords"),
+    [
+        ("s3://bucket/in.jsonl", {}),
+        ("s3://bucket/in.jsonl", {"output": "s3://bucket/in.jsonl"}),
+        ("in.jsonl", {"output": "s3://bucket/out.csv"}),
+        ("in.jsonl", {"output": "s3://bucket/out.jsonl.gz"}),
+        ("in.jsonl", {"output": "s3://bucket/out/", "media_dir": "videos"}),
+        ("in.jsonl", {"output": "out/", "media_dir": "s3://bucket/videos"}),
+        ("in.jsonl", {"output": "s3://bucket/out/", "media_dir": "s3://bucket/out"}),
+        ("in.jsonl", {"output": "s3://bucket/out.jsonl", "output_format": "parquet"}),
+    ],
+)
+def test_places_in_object_stores_that_cannot_be_are_refused(source, keywords):
+    with pytest.raises(UsageError) as caught:
+        places(from_keywords(source, **keywords))
+    assert "Nothing was sent" in caught.value.message
+    assert caught.value.hint

@@ -8,7 +8,7 @@ from pyarrow import fs as pafs
 from bulkgrok.core.address import Address
 from bulkgrok.core.errors import StorageFailed, UsageError
 from bulkgrok.core.model import Code, Mode, RowError, Settled
-from bulkgrok.objects import ObjectStore, Unreachable
+from bulkgrok.objects import Denied, ObjectStore, Unreachable
 from bulkgrok.sinks import patience
 from bulkgrok.sinks.errors import ErrorsFile
 from bulkgrok.sinks.parts import JsonlParts
@@ -219,3 +219,19 @@ def test_the_errors_file_is_probed_written_and_known_again(place, out, clock, st
     (out / "_errors.jsonl").write_bytes(b'{"mine":1}\n')
     with pytest.raises(UsageError):
         again.check(states[-1], nobody)
+
+
+def test_a_permission_that_is_taken_away_ends_the_run_at_once_in_words(sink, store, monkeypatch):
+    sink.restore(None)
+    sink.write([settled(1), settled(2)])
+    sink.commit()
+
+    def denied(key):
+        msg = "the credentials do not allow it (ACCESS_DENIED)"
+        raise Denied(msg)
+
+    monkeypatch.setattr(store, "look", denied)
+    with pytest.raises(StorageFailed, match="ACCESS_DENIED") as caught:
+        sink.commit()
+    assert "kept in the checkpoint" in caught.value.message
+    assert "credentials" in caught.value.hint
