@@ -20,7 +20,7 @@ from bulkgrok.core.ports import Events, Offload, Transport
 from bulkgrok.core.retry import backoff_s
 from bulkgrok.dispatch.bucket import media_place
 from bulkgrok.dispatch.placing import PartFile
-from bulkgrok.objects import Unreachable
+from bulkgrok.objects import ObjectStore, Unreachable, store_of
 
 _TRIES: Final = 8
 _MOST_TRIES: Final = 100
@@ -75,6 +75,7 @@ class AssetDownloader:
         sleep: Waits.
         jitter: Uniform in [0, 1).
         scratch: A folder on the disk for what goes to an object store.
+        stores: Opens an object store.
     """
 
     def __init__(  # noqa: PLR0913 - a stage takes its ports one by one
@@ -89,11 +90,12 @@ class AssetDownloader:
         sleep: Callable[[float], Awaitable[object]],
         jitter: Callable[[], float],
         scratch: Path | None = None,
+        stores: Callable[[Address], ObjectStore] = store_of,
     ) -> None:
         self._transport = transport
         self._where = media_dir
         self._offload = offload
-        self._folder = media_place(media_dir, asset_base, scratch)
+        self._folder = media_place(media_dir, asset_base, scratch, stores)
         self._fresh = fresh
         self._events = events
         self._sleep = sleep

@@ -136,7 +136,10 @@ class Moved:
 
 
 def media_place(
-    media_dir: Path | Address, base: Path | Address, scratch: Path | None
+    media_dir: Path | Address,
+    base: Path | Address,
+    scratch: Path | None,
+    stores: Callable[[Address], ObjectStore] = store_of,
 ) -> MediaFolder | MediaBucket | Moved:
     """Return where files go.
 
@@ -144,18 +147,24 @@ def media_place(
         media_dir: The folder, on the disk or in an object store.
         base: What the paths of assets are relative to.
         scratch: A folder on the disk for part files of what goes to an object store.
+        stores: Opens an object store.
     """
-    now = _place(media_dir, base if type(base) is type(media_dir) else None, scratch)
-    return now if type(base) is type(media_dir) else Moved(now, _place(base, base, scratch))
+    now = _place(media_dir, base if type(base) is type(media_dir) else None, scratch, stores)
+    return now if type(base) is type(media_dir) else Moved(now, _place(base, base, scratch, stores))
 
 
-def _place(media_dir: Path | Address, base: Path | Address | None, scratch: Path | None) -> MediaFolder | MediaBucket:
+def _place(
+    media_dir: Path | Address,
+    base: Path | Address | None,
+    scratch: Path | None,
+    stores: Callable[[Address], ObjectStore],
+) -> MediaFolder | MediaBucket:
     if isinstance(media_dir, Path):
         return MediaFolder(media_dir, base=base if isinstance(base, Path) else None)
     if scratch is None:
         msg = f"{media_dir} needs a folder on the disk"
         raise ValueError(msg)
-    return MediaBucket(media_dir, base=base if isinstance(base, Address) else None, scratch=scratch)
+    return MediaBucket(media_dir, base=base if isinstance(base, Address) else None, scratch=scratch, stores=stores)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -37,6 +37,7 @@ from bulkgrok.kinds.prices import Prices
 from bulkgrok.sinks import open_sink, place_of
 from bulkgrok.sinks.errors import ErrorsFile
 from bulkgrok.sinks.line import row_of, speaks_of
+from bulkgrok.sinks.places import Place
 from bulkgrok.telemetry.wording import printable
 
 _ERRORS: Final = "errors"
@@ -103,14 +104,18 @@ class Opening:
         self._sink = sink or self._file_sink()
         self._errors = self._errors_file()
 
+    def _place_of(self, output: Path | Address) -> Place:
+        return place_of(output, scratch=self._places.run_dir / SCRATCH, stores=self._outside.stores)
+
     def _errors_file(self) -> ErrorsFile:
         found = self._places
-        place = place_of(found.errors.parent, scratch=found.run_dir / SCRATCH)
+        place = self._place_of(found.errors.parent)
         return ErrorsFile(found.errors, simulated=self._config.simulate, place=place)
 
     def _file_sink(self) -> Sink:
         return open_sink(
             scratch=self._places.run_dir / SCRATCH,
+            stores=self._outside.stores,
             output=self._places.output,
             folder=self._places.folder,
             output_format=self._places.output_format,
@@ -181,7 +186,9 @@ class Opening:
 
     def _input(self) -> readers.Place:
         name = self._config.input
-        return readers.ObjectInput(address=parse_address(name)) if is_address(name) else Path(name)
+        if is_address(name):
+            return readers.ObjectInput(address=parse_address(name), stores=self._outside.stores)
+        return Path(name)
 
     def _columns(self) -> frozenset[str] | None:
         return getattr(self._encoder, "columns", None)
@@ -370,8 +377,8 @@ class Opening:
     def _remove_objects(self) -> None:
         """Remove what a simulated run put in an object store; of its media only what is its own is ever replaced."""
         found = self._places
-        output = place_of(found.output if found.folder else found.output.parent, scratch=found.run_dir / SCRATCH)
-        errors = place_of(found.errors.parent, scratch=found.run_dir / SCRATCH)
+        output = self._place_of(found.output if found.folder else found.output.parent)
+        errors = self._place_of(found.errors.parent)
         names = [found.output.name]
         if found.folder:
             names = [name for name in output.names() if name.startswith("part-") or name == "_manifest.json"]

@@ -347,6 +347,7 @@ class Building:
             sleep=asyncio.sleep,
             jitter=self._jitter,
             scratch=places.run_dir / SCRATCH / "media",
+            stores=self._outside.stores,
         )
         return Downloads(
             checkpoint=self._opened.committer,

@@ -17,9 +17,11 @@ from typing import Final
 
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
+from bulkgrok.core.address import Address
 from bulkgrok.core.ports import Clock, Offload, Store, Transport
 from bulkgrok.core.secret import Secret
 from bulkgrok.engine.leftovers import REPLIES
+from bulkgrok.objects import ObjectStore, store_of
 from bulkgrok.transport import AiohttpTransport
 
 _SIMULATED_KEY: Final = Secret("xai-simulated")
@@ -79,6 +81,8 @@ class Surroundings:
     committer: Callable[[Store], Committer] = Committer
     connect: Callable[[RunConfig, Path, AsyncExitStack], Awaitable[Transport]] = connect
     """Given the configuration, the run directory and what closes the transport at the end."""
+    stores: Callable[[Address], ObjectStore] = store_of
+    """Opens the object store that an address is in."""
     tick_s: float = _TICK_S
     """How often counters and the output are brought up to date."""
     status_s: float = _STATUS_S

@@ -21,6 +21,7 @@ from typing import Any
 
 from bulkgrok.config import RunConfig
 from bulkgrok.config.values import Secret
+from bulkgrok.core.address import Address
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.part import Part
 from bulkgrok.simulator.settings import SimulatorSettings
@@ -31,7 +32,7 @@ from histories.database import Database
 from histories.disk import Disk, watched
 from histories.life import Death, Life, WorldClock
 from histories.loop import ShuffledLoop
-from histories.scenario import HOUR, Plan, Scenario, draw
+from histories.scenario import BUCKET, HOUR, Plan, Scenario, draw
 
 KEY = "xai-simulation-canary"
 BEGAN_AT = 1_790_000_000.0
@@ -98,6 +99,7 @@ class History:
         api = Api(world, now=clock.world, began_at=BEGAN_AT, weather=scenario.weather, chance=self._chance)
         source = self._root / "in.jsonl"
         source.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in scenario.rows))
+        (self._root / BUCKET).mkdir()
         disk = Disk(self._root, self._chance, self._reach)
         with watched(disk):
             code = await self._live(api, disk, clock)
@@ -190,7 +192,9 @@ class History:
             return None
         if isinstance(death.error, BulkgrokError):
             unbegun = plan.part is Part.COLLECT and "nothing was ever submitted" in str(death.error)
-            if death.error.exit_code in {2, 6} and not unbegun:
+            # At the start, a store that fails is a place that cannot be used.
+            failing = plan.trouble is not None and self._scenario.output.startswith(BUCKET)
+            if death.error.exit_code == 6 or (death.error.exit_code == 2 and not (unbegun or failing)):
                 self._verdict.violations.append(f"refused: {death.error}")
             elif death.error.exit_code == 8 and plan.trouble is None:
                 self._verdict.violations.append(f"exit 8 on a sound disk: {death.error}")
@@ -199,13 +203,18 @@ class History:
         return 1
 
     def _config(self, *, limited: bool) -> RunConfig:
-        output = self._root / self._scenario.output
+        output: Path | Address = self._root / self._scenario.output
+        run_dir = None
+        if self._scenario.output.startswith(BUCKET):
+            run_dir = self._root / BUCKET / f"{Path(self._scenario.output).stem}.bulkgrok"
+            output = Address(scheme="s3", root="bucket", key=self._scenario.output.removeprefix(BUCKET).rstrip("/"))
         base = RunConfig(
             input=str(self._root / "in.jsonl"),
             api_key=Secret(KEY),
             output=output,
+            run_dir=run_dir,
             output_is_folder=self._scenario.output.endswith("/"),
-            output_format="jsonl" if self._scenario.output == "lines/" else None,
+            output_format="jsonl" if self._scenario.output.endswith("lines/") else None,
             checkpoint=None if self._database is None else self._database.url,
             run_id=None if self._database is None else self._database.run_id,
         )

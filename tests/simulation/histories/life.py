@@ -24,8 +24,9 @@ from bulkgrok.core.ports import Store, Transport
 from bulkgrok.engine import Engine
 from bulkgrok.engine.surroundings import Surroundings
 from histories.api import Api, Link
+from histories.bucket import FlushedBucket
 from histories.disk import Disk, Picture
-from histories.scenario import Crash, Disturbance, Plan
+from histories.scenario import BUCKET, Crash, Disturbance, Plan
 
 _STATUS_S: Final = 3_600.0
 
@@ -123,6 +124,7 @@ class Life:
         self._chance = chance
         self._events = events
         self._tick_s = tick_s
+        self._bucket = FlushedBucket(disk.root / BUCKET)
         self.link: Link = api.link()
         self.links = [self.link]
         self._others: list[asyncio.Task[None]] = []
@@ -215,6 +217,7 @@ class Life:
                 offload=inline,
                 committer=committer,
                 connect=connect,
+                stores=lambda _: self._bucket,
                 tick_s=self._tick_s,
                 status_s=_STATUS_S,
             ),

@@ -78,6 +78,10 @@ class Plan:
         return Trouble(*self.trouble) if self.trouble is not None else None
 
 
+#: The folder that is reached as an object store.
+BUCKET: Final = "bucket/"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One history to be."""
@@ -108,7 +112,7 @@ def draw(seed: int) -> Scenario:
     scenario = Scenario(
         seed=seed,
         rows=rows,
-        output=chance.choice(("out.jsonl", "out.jsonl", "new/er/out.jsonl", "out.parquet", "parts/", "lines/")),
+        output=_output(seed, chance),
         flags=_flags(chance, slow=slow),
         settings=settings,
         weather=weather,
@@ -118,6 +122,15 @@ def draw(seed: int) -> Scenario:
         max_at_risk=chance.choice((0.05, 0.3, 1.0)) if chance.random() < 0.2 else None,
     )
     return _in_parts(scenario, halves) if halves.random() < 0.35 else scenario
+
+
+def _output(seed: int, chance: random.Random) -> str:
+    """Return where the output lies; what begins with the bucket's name is an object store."""
+    drawn = chance.choice(("out.jsonl", "out.jsonl", "new/er/out.jsonl", "out.parquet", "parts/", "lines/"))
+    stores = random.Random(f"stores of {seed}")
+    if stores.random() < 0.2:
+        return BUCKET + stores.choice(("parts/", "lines/", "out.jsonl", "out.parquet"))
+    return drawn
 
 
 def _in_parts(scenario: Scenario, chance: random.Random) -> Scenario:
