@@ -51,7 +51,7 @@ async def _day(jobs: int, rps: float, mean_s: float) -> None:
     )  # fmt: skip
     ready_at = array("d", bytes(8 * jobs))
     before, began, cpu = _resident(), time.monotonic(), time.process_time()
-    sent = polls = redeemed = expired = peak = peak_bytes = 0
+    sent = polls = redeemed = expired = missed = peak = peak_bytes = 0
     measured = 1
     lay_s = latest_s = 0.0
     offered = 0
@@ -79,6 +79,7 @@ async def _day(jobs: int, rps: float, mean_s: float) -> None:
                 over = now >= job.deadline_at
                 redeemed += ready and not over
                 expired += over
+                missed += over and ready_at[job.row] <= job.deadline_at
                 if ready:
                     lay_s += now - ready_at[job.row]
                     latest_s = max(latest_s, now - job.submitted_at)
@@ -92,7 +93,10 @@ async def _day(jobs: int, rps: float, mean_s: float) -> None:
                 peak_bytes, measured = _resident(), peak
     hours = asyncio.get_running_loop().time() / 3600
     print(f"jobs={jobs} rps={rps:g} mean_latency={mean_s / 3600:g} h sigma={_SIGMA} virtual={hours:.1f} h")
-    print(f"sent={sent} redeemed={redeemed} expired={expired} most_outstanding={peak} oldest={latest_s / 3600:.1f} h")
+    print(
+        f"sent={sent} redeemed={redeemed} never_ready_in_time={expired - missed} missed={missed} "
+        f"most_outstanding={peak} oldest={latest_s / 3600:.1f} h"
+    )
     print(f"polls/result={polls / redeemed:.3f} pick-up delay/mean latency={lay_s / redeemed / mean_s:.3f}")
     print(f"bytes an outstanding job={(peak_bytes - before) / measured:.0f}")
     took, cpu = time.monotonic() - began, time.process_time() - cpu
