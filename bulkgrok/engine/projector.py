@@ -133,22 +133,29 @@ class Projector:
         """Carry out a blocking call of the sink.
 
         One that could not be handed to a new thread stays in the queue, where an old thread finds it: it is not carried
-        out any more once it was reported as failed, nor beside another one.
+        out any more once it was reported as failed, nor beside another one. Whose run it is, is asked on the thread too:
+        a process may have been stopped on the way there.
         """
         ticket = self._ticket = object()
 
-        def carry_out() -> T:
+        def carry_out() -> tuple[T] | None:
             with self._alone:
                 if self._ticket is not ticket:
                     msg = "a call that was given up"
                     raise RuntimeError(msg)
-                return call(*args)
+                return (call(*args),) if self._is_ours() or call == self._sink.close else None
 
         try:
-            return await self._offload(carry_out)
+            while (done := await self._offload(carry_out)) is None:
+                await self._own()
         except BaseException:
             self._torn = True
             raise
+        return done[0]
+
+    def _is_ours(self) -> bool:
+        """Tell whether the run is certainly ours. One that was not projected yet was opened just now."""
+        return self._lease is None or self._stored is None or self._lease.holds()
 
     async def _restore(self) -> None:
         await self._rewind(await self._checkpoint.call(self._store.position, self._sink.name))
@@ -210,7 +217,7 @@ class Projector:
 
     async def _own(self) -> None:
         """Ask the checkpoint whose run it is where that is not certain: only its owner touches the output."""
-        if self._lease is not None and not self._lease.holds() and self._stored is not None:
+        if self._stored is not None and not self._is_ours():
             await self._checkpoint.call(self._store.advance, self._sink.name, self._stored)
 
     async def _advance(self, position: Position) -> None:

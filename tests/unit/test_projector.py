@@ -196,3 +196,23 @@ def test_an_output_is_not_touched_once_the_run_is_another_runners(step):
         return sink.happened, sink.rows
 
     assert asyncio.run(main()) == ([], [])
+
+
+def test_a_process_that_was_stopped_on_the_way_to_the_disk_writes_nothing_there():
+    async def main():
+        lease, sink = Lease(), SlowSink()
+        sink.gate.set()
+        outbox = Taken(5, lease)
+
+        async def offload(function, /, *args):
+            lease.ours = sink.happened == ["never"]  # it is stopped here, and taken over
+            return function(*args)
+
+        projector = Projector(store=outbox, checkpoint=outbox, sink=sink, offload=asyncio.to_thread, lease=lease)
+        await projector.restore()
+        projector._offload = offload
+        with pytest.raises(RunTakenOver):
+            await projector.catch_up()
+        return sink.happened, sink.rows
+
+    assert asyncio.run(main()) == ([], [])
