@@ -133,7 +133,7 @@ class Projector:
         """Carry out a blocking call of the sink.
 
         One that could not be handed to a new thread stays in the queue, where an old thread finds it: it is not carried
-        out any more once it was reported as failed, nor beside another one. Whose run it is, is asked on the thread too:
+        out any more once it was reported as failed, nor beside another one. Whose run it is is asked on the thread too:
         a process may have been stopped on the way there.
         """
         ticket = self._ticket = object()

@@ -122,8 +122,8 @@ class Torment:
         return code
 
     def _owner(self):
-        """Return the process that owns the run, by the database."""
-        found = self._asked("SELECT owner FROM bulkgrok.run WHERE name = %s", self.run_id)
+        """Return the process that owns the run and has begun to act on it, by the database."""
+        found = self._asked("SELECT owner FROM bulkgrok.run WHERE name = %s AND applied > 0", self.run_id)
         return int(found[0][0].split()[1]) if found and found[0][0] else None
 
     def _asked(self, query, *parameters):
