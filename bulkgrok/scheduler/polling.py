@@ -19,6 +19,9 @@ FIRST_POLL_S: Final = 1.0
 LONGEST_S: Final = 30.0
 _GROWTH: Final = 1.5
 _LAST_CALL_S: Final = 60.0
+_LAST_CALLS: Final = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
+"""Seconds before the deadline at which a result is asked for in any case, at most such a part of its whole time: with
+room for a poll that is dropped, and for what becomes ready at the last moment."""
 _SCOUTS: Final = 16
 _SCOUTS_STEP: Final = 0.35
 _LEFT_ALONE_STEP: Final = 0.15
@@ -85,10 +88,14 @@ class PollSchedule:
             delay = min(delay, max(LONGEST_S, left / 2))
         if left <= 0:
             return 0.0 if job.polls == 0 else min(delay, LONGEST_S)
-        last_call = left - min(_LAST_CALL_S, (job.deadline_at - job.submitted_at) / 10)
-        if delay <= last_call:
-            return delay
-        return last_call if last_call > 0 else left
+        whole = job.deadline_at - job.submitted_at
+        for before_s, part in _LAST_CALLS:
+            last_call = left - min(before_s, part * whole)
+            if delay <= last_call:
+                return delay
+            if last_call > 0.0:
+                return last_call
+        return left
 
     def early_s(self, job: Job, *, now: float) -> float:
         """Return how much longer to wait for a job whose time has come, by what was learnt meanwhile; 0.0 for not."""

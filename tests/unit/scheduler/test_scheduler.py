@@ -244,11 +244,12 @@ def test_polls_grow_from_one_second_to_thirty():
     assert delays[-1] == 30.0
 
 
-def test_a_job_is_asked_for_shortly_before_its_deadline_and_once_after_it():
+def test_a_job_is_asked_for_twice_shortly_before_its_deadline_and_once_after_it():
     schedule, under_test = PollSchedule(interval_s=3600.0), job(0, deadline_at=86_400.0)
     under_test.polls = 5
     assert schedule.delay_s(under_test, now=86_000.0, jitter=0.5) == 340.0
-    assert schedule.delay_s(under_test, now=86_350.0, jitter=0.5) == 50.0
+    assert schedule.delay_s(under_test, now=86_350.0, jitter=0.5) == 45.0
+    assert schedule.delay_s(under_test, now=86_395.0, jitter=0.5) == 5.0
     under_test.polls = 0
     assert schedule.delay_s(under_test, now=90_000.0, jitter=0.5) == 0.0
 
