@@ -138,6 +138,9 @@ class Opening:
             await self._offload(self._look_at_input)
         if new:
             self._check_outputs(None)
+        read = new and self._part.sends and self._rows is None and self._config.input != "-"
+        if read:
+            await self._offload(self._read_for_refusals)
         await self._offload(self._make_run_dir)
         lock = RunLock(found.run_dir, found.checkpoint if isinstance(found.checkpoint, Path) else None)
         self._stack.callback(lock.release)
@@ -152,13 +155,8 @@ class Opening:
         )
         store, committer = await self._open_checkpoint(wanted)
         rebound = await committer.call(self._compared, bind, store, wanted)
-        if isinstance(source, FileSource | ObjectSource) and not await committer.call(store.recall, "verified"):
-            await self._offload(readers.verify, source.path)
-            await committer.call(store.note, "verified", True)
-        if self._config.strict and isinstance(source, FileSource | ObjectSource):
-            await self._offload(self._refuse_bad_rows, source.path)
-        if self._part is Part.SUBMIT and isinstance(source, FileSource | ObjectSource):
-            await self._only_deferred(source.path, wanted, store, committer)
+        if isinstance(source, FileSource | ObjectSource):
+            await self._refuse_input(source.path, wanted, store, committer, read=read)
         await committer.call(self._note_places, store)
         await committer.call(self._check_outputs, store)
         if (left := await self._offload(set_aside, found.run_dir)) is not None:
@@ -241,12 +239,31 @@ class Opening:
         msg = f"{path} has bad rows, and --strict refuses it. Nothing was sent.\n{shown}"
         raise InputError(msg, hint="Mend these rows, or leave --strict away: they then go to the errors file.")
 
-    async def _only_deferred(self, path: readers.Place, wanted: Wanted, store: Store, committer: Committer) -> None:
-        """Refuse rows that would be sent directly (`submit`); read the input for that once, not at every start."""
+    def _read_for_refusals(self) -> None:
+        """Refuse a new run's input for what is in it before anything is made on disk."""
+        path = self._input()
+        readers.verify(path)
+        if self._config.strict:
+            self._refuse_bad_rows(path)
+        if self._part is Part.SUBMIT:
+            self._refuse_direct_rows(path, RowSet())
+
+    async def _refuse_input(
+        self, path: readers.Place, wanted: Wanted, store: Store, committer: Committer, *, read: bool
+    ) -> None:
+        """Refuse an input for what is in it, unless it was read for that: some of it only once, not at every start."""
+        if not await committer.call(store.recall, "verified"):
+            if not read:
+                await self._offload(readers.verify, path)
+            await committer.call(store.note, "verified", True)
+        if self._config.strict and not read:
+            await self._offload(self._refuse_bad_rows, path)
+        if self._part is not Part.SUBMIT:
+            return
         seen = {"settings": wanted.settings, "limit": self._config.limit}
         if await committer.call(store.recall, _ONLY_DEFERRED) != seen:
-            taken = await committer.call(store.taken)
-            await self._offload(self._refuse_direct_rows, path, taken)
+            if not read:
+                await self._offload(self._refuse_direct_rows, path, await committer.call(store.taken))
             await committer.call(store.note, _ONLY_DEFERRED, seen)
 
     def _refuse_direct_rows(self, path: readers.Place, taken: RowSet) -> None:

@@ -93,6 +93,7 @@ def test_help_names_every_flag():
         ("run", "in.jsonl", "--run-id", " "),
         ("run", "-"),
         ("submit", "in.jsonl"),
+        ("run", "in.jsonl", "--strict", "--prompt", "{{ nothing }}"),
         ("collect", "in.jsonl"),
         ("status",),
         ("status", "nowhere"),
