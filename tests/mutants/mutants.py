@@ -251,7 +251,7 @@ MUTANTS = (
         name="never-asked-in-time",
         breaks="a result is fetched before its deadline",
         file="scheduler/polling.py",
-        old="        if delay <= last_call:\n            return delay\n        return last_call if last_call > 0 else left\n",
+        old="            if last_call > 0.0:\n                return last_call\n        return left\n",
         new="        return max(delay, left + 1.0)\n",
     ),
     Mutant(
@@ -467,8 +467,8 @@ MUTANTS = (
         name="direct-rows-submitted",
         breaks="submit refuses a direct row before anything is sent",
         file="engine/opening.py",
-        old="        if self._part is Part.SUBMIT and",
-        new="        if False and",
+        old=" or encoded.mode is Mode.DEFERRED or raw.row in taken:",
+        new=" or encoded.mode in Mode:",
         found_by=("tests/integration/test_submit_and_collect.py",),
     ),
     Mutant(
