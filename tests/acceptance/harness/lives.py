@@ -149,6 +149,10 @@ class Lives:
         said = self._log.read_text("utf-8", "replace")
         return [said[max(0, found.start() - 500) : found.end() + 1500] for found in _TRACEBACK.finditer(said)]
 
+    def forget_words(self):
+        """Drop what was said on standard error so far."""
+        self._log.write_bytes(b"")
+
     def last_words(self):
         """Return the end of what was said on standard error."""
         return self._log.read_text("utf-8", "replace")[-6000:]

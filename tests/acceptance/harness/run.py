@@ -107,7 +107,7 @@ class Run:
         table = self.lives.ask("audit", self.checkpoint, "--csv", enter=self._enter)
         left = reconcile(self.source, output=output, errors=errors, audit=audit, table=table, ledger=ledger)
         assert verdict.wrong + left.wrong == [], (verdict, self.lives.last_words())
-        assert self.lives.tracebacks() == []
+        assert self.lives.tracebacks() == [], self.lives.tracebacks()
         return verdict
 
     def ledger(self):
