@@ -356,6 +356,8 @@ def _written(output_format: str, *, parts: bool) -> tuple[Path, bytes, Position]
     sink.restore(None)
     sink.write(outcomes)
     last = sink.finish(complete=True)
+    while sink.unfinished:  # what was planned is put in place once that is stored
+        last = sink.finish(complete=True)
     sink.close()
     file = next(path.glob("part-*")) if parts else path
     return file, file.read_bytes(), last
