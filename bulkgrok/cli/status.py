@@ -122,7 +122,7 @@ def _next(report: Report, hint: str, *, template: bool) -> str:
         half = ""
         if report.outstanding and report.run_dir:
             run = printable(shlex.quote(report.run_dir), limit=4096)
-            half = f"\nnext: or `bulkgrok collect {run}`: it fetches what is outstanding and sends nothing"
+            half = f"\nnext: or `bulkgrok collect {run}`: it fetches what is outstanding and submits nothing"
         return f"next: type the same `bulkgrok run …` again; it continues where it stopped{half}"
     if report.failed:
         again = "type the same `bulkgrok run …` again with --retry-failed"

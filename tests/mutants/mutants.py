@@ -253,6 +253,7 @@ MUTANTS = (
         file="scheduler/polling.py",
         old="            if last_call > 0.0:\n                return last_call\n        return left\n",
         new="        return max(delay, left + 1.0)\n",
+        found_by=("tests/unit/scheduler/test_scheduler.py",),
     ),
     Mutant(
         name="lock-not-taken",
@@ -330,6 +331,7 @@ MUTANTS = (
         file="engine/stages.py",
         old="        self._free = concurrency\n",
         new="        self._free = 2 * concurrency\n",
+        found_by=("tests/unit/test_gate.py",),
     ),
     Mutant(
         name="acknowledged-before-commit",
