@@ -1,4 +1,4 @@
-"""A process that knows a key does not leave its memory behind.
+"""A process that knows a key does not leave its memory behind, and shows no traceback where there are words.
 
 Law: for the command line only; a library does not change the process it is in.
 """
@@ -25,3 +25,15 @@ def shield() -> None:
 
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _hush()
+
+
+def _hush() -> None:
+    """Print nothing of an error of the disk that SQLite met while it dealt with the one before: that one is told."""
+    before = sys.unraisablehook
+
+    def hook(found: sys.UnraisableHookArgs) -> None:
+        if found.exc_type.__module__ != "apsw":
+            before(found)
+
+    sys.unraisablehook = hook
