@@ -65,9 +65,12 @@ class BulkGrokOperator(BaseOperator):
         self.max_failed_fraction = max_failed_fraction
         self._running: Running | None = None
 
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:  # noqa: ANN401 - BaseOperator's
-        """Render, and hide the database's password from what Airflow keeps and shows of it."""
-        super().render_template_fields(context, jinja_env)
+    def _do_render_template_fields(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - BaseOperator's
+        """Render, and hide the database's password from what Airflow keeps and shows of it.
+
+        Of a mapped task Airflow calls this method alone.
+        """
+        super()._do_render_template_fields(*args, **named)
         with suppress(ValueError):  # execute tells of it
             if isinstance(self.checkpoint, str) and is_database(self.checkpoint):
                 for secret in DatabaseUrl(self.checkpoint).secrets:

@@ -68,3 +68,24 @@ print("TRIGGER GOOD")
 
 def test_the_trigger_sleeps_to_a_moment_sends_nothing_and_blocks_nothing(airflow):
     assert "TRIGGER GOOD" in airflow.python(TRIGGER)
+
+
+MAPPED = """
+import bulkgrok.airflow.operator as module
+hidden = []
+module.mask_secret = hidden.append
+from bulkgrok.airflow import BulkGrokOperator
+plain = BulkGrokOperator(task_id="a", input="x", output="y.jsonl", checkpoint="postgresql://u:{{ word }}@h/d")
+plain.render_template_fields({"word": "sesame1"})
+mapped = BulkGrokOperator(task_id="b", input="x", output="y.jsonl", checkpoint="postgresql://u:sesame2@h/d")
+# What MappedOperator.render_template_fields calls of the task that it expanded.
+mapped._do_render_template_fields(
+    parent=mapped, template_fields=mapped.template_fields, context={},
+    jinja_env=mapped.get_template_env(), seen_oids=set(),
+)
+print("HIDDEN", hidden)
+"""
+
+
+def test_the_password_of_the_database_is_hidden_from_the_fields_of_mapped_tasks_too(airflow):
+    assert "HIDDEN ['sesame1', 'sesame2']" in airflow.python(MAPPED)
