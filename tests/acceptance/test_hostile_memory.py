@@ -4,7 +4,6 @@ In the ordinary run all tricks that need no disk are played at once. `BULKGROK_H
 each trick on all 20 connections, with bodies of a gigabyte and without end: minutes, and some gigabytes of disk.
 """
 
-import asyncio
 import contextlib
 import gzip
 import json
@@ -18,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from harness.command import COMMAND, KEY, environment
+from harness.listening import Listener
 
 MOST_MIB = 300
 ROWS = 20
 WHOLE = bool(os.environ.get("BULKGROK_HOSTILE"))
 MIB = 1 << 20
-LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 CODE = re.compile(rb'"error":\{"code":"([a-z_]+)"')
 
 only_on_demand = pytest.mark.skipif(not WHOLE, reason="minutes and gigabytes: set BULKGROK_HOSTILE=1")
@@ -134,42 +133,16 @@ SLOW = {
 }  # fmt: skip
 
 
-class Flood:
+class Flood(Listener):
     """A server in a thread of its own: each row gets the trick that it names, again and again."""
 
     def __init__(self, tricks, *, mode="direct"):
+        super().__init__()
         self._tricks = {name: make() for name, make in tricks.items()}
         self._mode = mode
-        self._began = threading.Event()
         self.keys_elsewhere = 0
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
-    def __enter__(self):
-        self._thread.start()
-        self._began.wait(10)
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join()
-
-    async def _serve(self):
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._began.set()
-        await self._ended.wait()
-        server.close()
-
-    async def _connected(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while True:
-                asked = await reader.readuntil(b"\r\n\r\n")
-                length = LENGTH.search(asked)
-                await self._answer(asked, await reader.readexactly(int(length[1])) if length else b"", writer)
-        writer.close()
-
-    async def _answer(self, asked, body, writer):
+    async def answer(self, asked, body, writer):
         names = list(self._tricks)
         path = asked.split(b" ")[1]
         if path.endswith(b"/api-key"):

@@ -1,16 +1,13 @@
 """Replies too large for memory: answers that succeed, bodies that stay in a file, and a process killed in between."""
 
-import asyncio
-import contextlib
 import json
-import re
 import threading
 from pathlib import Path
 
 import pytest
+from harness.listening import Listener
 
 MIB = 1 << 20
-LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
 
 
 def answer(size):
@@ -18,46 +15,22 @@ def answer(size):
     return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 3}}).encode()
 
 
-class Server:
+class Server(Listener):
     """A server in a thread of its own that gives each request the next reply: a body, and how much of it is sent."""
 
     def __init__(self, *replies):
+        super().__init__()
         self._replies = iter(replies)
-        self._ready = threading.Event()
         self.sent_all = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def __enter__(self):
-        self._thread.start()
-        self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join()
-
-    async def _serve(self):
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await self._ended.wait()
-        server.close()
-
-    async def _connected(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = LENGTH.search(head)
-                await reader.readexactly(int(length[1]) if length else 0)
-                body, part = next(self._replies)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
-                writer.write(body[:part])
-                await writer.drain()
-                self.sent_all.set()
-                if part is not None:
-                    await self._ended.wait()
-        writer.close()
+    async def answer(self, head, body, writer):
+        body, part = next(self._replies)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        writer.write(body[:part])
+        await writer.drain()
+        self.sent_all.set()
+        if part is not None:
+            await self._ended.wait()
 
 
 @pytest.fixture
