@@ -6,6 +6,8 @@ are read from it, in between SQLite and the operating system; the write-ahead lo
 
 SQLite leaves the last bytes of a page alone where the file's header says so. Files without that (none of ours) are
 passed through as they are. Any SQLite can read the file, but what another one writes into it counts as damage.
+
+A flush stops no other thread: see `flushing`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Final
 
 import apsw
 
+from bulkgrok.checkpoint.flushing import Flushing
+
 RESERVED_BYTES: Final = 8
 _SUM_BYTES: Final = 4
 _HEADER_BYTES: Final = 100
@@ -24,6 +28,8 @@ _RESERVED_AT: Final = 20
 _SMALLEST_PAGE: Final = 512
 #: A file system feature that lets SQLite read parts of pages, which no checksum covers (SQLITE_IOCAP_SUBPAGE_READ).
 _SUBPAGE_READ: Final = 0x8000
+#: The VFS that goes straight to the operating system.
+_SYSTEM: Final = "unix"
 
 
 def sealed() -> str:
@@ -55,7 +61,7 @@ class _Sealing(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file."""
         kind = _SealedFile if flags[0] & apsw.SQLITE_OPEN_MAIN_DB else _QuietFile
-        return kind(self._base, name, flags)  # type: ignore[arg-type] # both kinds of name are taken
+        return kind(self._base, name, flags)
 
 
 #: By the name of what they stand on. A VFS lives as long as its object.
@@ -64,6 +70,22 @@ _REGISTERED: Final[dict[str, _Sealing]] = {}
 
 class _QuietFile(apsw.VFSFile):
     """Any file of a checkpoint."""
+
+    def __init__(self, base: str, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        super().__init__(base, name, flags)
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self._flushing = Flushing(path if base == _SYSTEM else None)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        """Flush what was written."""
+        if not self._flushing.flush():
+            super().xSync(flags)  # the first time: it may flush the folder too
+            self._flushing.begin()
+
+    def xClose(self) -> None:  # noqa: N802 - SQLite's name
+        """Close it."""
+        super().xClose()
+        self._flushing.end()
 
     def excepthook(
         self, etype: type[BaseException] | None, evalue: BaseException | None, etraceback: TracebackType | None
@@ -76,7 +98,7 @@ class _QuietFile(apsw.VFSFile):
 class _SealedFile(_QuietFile):
     """A database file whose pages are sealed, if its header says so."""
 
-    def __init__(self, base: str, name: str, flags: list[int]) -> None:
+    def __init__(self, base: str, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         super().__init__(base, name, flags)
         self._page_bytes = 0
         """0 while the header has not been seen, and for a file without room for checksums."""

@@ -10,7 +10,6 @@ BULKGROK_SEED the seed.
 import errno
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from harness.disks import works
 from harness.run import Run
 
 FAULTS = int(os.environ.get("BULKGROK_FAULTS", "4"))
@@ -64,14 +64,6 @@ def path_of(run, name):
         case "media":
             return run.places.media
     return run.places.run_dir / name
-
-
-def works(*command):
-    """Tell whether a tool is here and may be used."""
-    if shutil.which(command[0]) is None:
-        return False
-    done = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60)
-    return done.returncode == 0
 
 
 def ended_well(run, *, aborts=False):

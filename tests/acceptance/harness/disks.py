@@ -1,4 +1,4 @@
-"""Small disks: tmpfs in a mount namespace of their own, which goes with the process that keeps it.
+"""Disks that are small or fail. Small ones: tmpfs in a mount namespace of its own, which goes with who keeps it.
 
 Works as root, and for everybody where the kernel lets users have namespaces (`unshare -Urm`).
 """
@@ -107,3 +107,11 @@ class Disks:
         for pipe in (self._keeper.stdin, self._keeper.stdout, self._keeper.stderr):
             pipe.close()
         self._keeper.wait(30)
+
+
+def works(*command):
+    """Tell whether a tool that makes a disk fail is here and may be used."""
+    if shutil.which(command[0]) is None:
+        return False
+    done = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60)
+    return done.returncode == 0
