@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -268,7 +268,10 @@ def test_whatever_ends_it_every_row_comes_once_and_every_bill_is_explained(tmp_p
             pool.submit(tormented, tmp_path / str(number), simulator, seed=seed + number, kills=kills)
             for number, kills in enumerate(shared_out(KILLS, KILLS_A_RUN))
         ]
-        for run, verdict in (task.result() for task in tasks):
+        for task in as_completed(tasks):
+            if task.exception() is not None:
+                pool.shutdown(wait=False, cancel_futures=True)  # what is wrong is told now, not after hours
+            run, verdict = task.result()
             counts += run.counts
             seconds += run.seconds
             for name in ("rows", "billed", "answered", "failed", "in_doubt", "doubled", "lost", "unexplained"):

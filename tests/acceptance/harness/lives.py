@@ -137,6 +137,10 @@ class Lives:
             time.sleep(_LOOK_S)
         if self.process.poll() == LOCKED or (other.poll() is None and self.process.poll() is not None):
             self.process, other = other, self.process
+        if other.poll() != LOCKED:  # the first to end did what was left: the other may have the run now, or be refused
+            self.wait_for(self.at_work, within_s=30.0)
+            if self.process.poll() == LOCKED:
+                self.process, other = other, self.process
         return other.wait(30)
 
     def ask(self, *arguments, enter=()):
