@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -35,14 +35,16 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """Something to do on the writer's thread, and who waits for it: changes, or a function, or one after the other."""
+    """Something to do on the writer's thread, and who is told: changes, or a function, or one after the other."""
 
-    future: asyncio.Future[Any] = field(init=False)
     changes: Sequence[Change] = ()
     function: Callable[[], object] | None = None
+    cost: int = 0
+    then: Callable[[BaseException | None], None] | None = None
+    """Told in place of the future."""
+    future: asyncio.Future[Any] | None = None
     result: object = None
     error: BaseException | None = None
-    cost: int = 0
 
 
 class Committer:
@@ -127,27 +129,19 @@ class Committer:
         self._store.open()
         self._rescue.prepare()
 
-    async def commit(self, *changes: Change) -> None:
+    def commit(self, *changes: Change) -> asyncio.Future[None]:
         """Apply changes in one transaction; return once they are durable. Cancelling the caller loses nothing.
 
         Raises:
             StorageFailed: They could not be made durable, or nothing more is taken; the run must stop.
             ValueError: The lifecycle table does not allow one of them; none of them was applied.
         """
-        if changes:
-            # Not shielded: what cancelling does to the future says nothing to the thread that has the changes.
-            await self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
+        # Not shielded: what cancelling does to the future says nothing to the thread that has the changes.
+        return self._hand_in(_Entry(changes, cost=_cost(changes)))
 
-    def post(
-        self, *changes: Change, then: Callable[[BaseException | None], None] | None = None
-    ) -> asyncio.Future[None]:
-        """Hand in changes; the future is done once they are durable. Cancelling it does not call them back.
-
-        `then` is called with None once they are durable, else with what `commit` would raise.
-        """
-        future = self._hand_in(_Entry(changes=changes, cost=_cost(changes)))
-        future.add_done_callback(_retrieve if then is None else lambda done: then(done.exception()))
-        return future
+    def post(self, *changes: Change, then: Callable[[BaseException | None], None]) -> None:
+        """Hand in changes; `then` is called with None once they are durable, else with what `commit` would raise."""
+        self._take(_Entry(changes, cost=_cost(changes), then=then))
 
     async def call(self, function: Callable[..., T], /, *args: object) -> T:
         """Run a function of the store after everything that was handed in before."""
@@ -185,18 +179,25 @@ class Committer:
         await asyncio.shield(asyncio.to_thread(thread.join))
 
     def _hand_in(self, entry: _Entry) -> asyncio.Future[Any]:
+        future = entry.future = asyncio.get_running_loop().create_future()
+        self._take(entry)
+        return future
+
+    def _take(self, entry: _Entry) -> None:
         if self._loop is None or self._closed:
             msg = "The checkpoint is closed."
             raise StorageFailed(msg)
-        entry.future = self._loop.create_future()
         if self._inline:
-            self._deliver([entry], self._carry_out([entry]))
+            money = self._carry_out([entry])
+            if entry.then is None:
+                self._deliver([entry], money)
+            else:  # whoever hands in is told later, never at once
+                self._loop.call_soon(self._deliver, [entry], money)
         else:
             self._gathered.append(entry)
             if not self._busy:
                 self._busy = True
                 self._loop.call_soon(self._hand_over)
-        return entry.future
 
     def _hand_over(self) -> None:
         """Give the writer the next group, if there is one."""
@@ -258,11 +259,21 @@ class Committer:
         if money is not None and self._told is not None:
             self._told(money)
         for entry in group:
-            if not entry.future.done():
+            if entry.then is not None:
+                self._tell(entry.then, entry.error)
+            elif entry.future is not None and not entry.future.done():
                 if entry.error is None:
                     entry.future.set_result(entry.result)
                 else:
                     entry.future.set_exception(entry.error)
+
+    def _tell(self, then: Callable[[BaseException | None], None], error: BaseException | None) -> None:
+        """Tell one; a defect of its is no reason to leave the others waiting."""
+        try:
+            then(error)
+        except Exception as defect:  # noqa: BLE001 - see above
+            assert self._loop is not None  # noqa: S101 - it runs this
+            self._loop.call_exception_handler({"message": "a change was not taken note of", "exception": defect})
 
     def _apply_group(self, writers: list[_Entry]) -> None:
         self._rescue.look()
@@ -304,9 +315,3 @@ def _cost(changes: Sequence[Change]) -> int:
         if isinstance(change, Redeem):
             size += size_of(change.raw)
     return size
-
-
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Look at a failure once: nobody may be waiting for it."""
-    if not future.cancelled():
-        future.exception()

@@ -80,6 +80,8 @@ class Writing:
         self.seq = seq
         self._connection = connection
         self._execute = connection.cursor().execute
+        self._most: dict[int, int] = {}
+        """Row -> what its request costs at most, in ticks, of requests on their way to a reply that were begun here."""
         self._writers: Final[dict[type, Callable[[Any], None]]] = {
             Submit: self._submit,
             Unsent: self._unsent,
@@ -133,7 +135,9 @@ class Writing:
 
     def _leave(self, change: Change, row: int, statement: str, *columns: object) -> int:
         """Move a row whose request is on its way no more; return what that costs at most, in ticks."""
-        most = ticks(self._execute(_SQL["most"], (row,)).get)
+        most = self._most.pop(row, None)
+        if most is None:
+            most = ticks(self._execute(_SQL["most"], (row,)).get)
         self._move(change, row, statement, *columns)
         self.tally.on_its_way -= most
         return most
@@ -182,7 +186,7 @@ class Writing:
             )
             if self._connection.changes():
                 self.tally.move(None, State.SUBMITTING)
-                self.tally.on_its_way += ticks(max_usd)
+                self._on_its_way(row, max_usd)
                 return
         self._execute(
             _SQL["submit_again"],
@@ -191,7 +195,11 @@ class Writing:
         if not self._connection.changes():
             raise self._refused(change, row)
         self.tally.move(State.PENDING, State.SUBMITTING)
-        self.tally.on_its_way += ticks(max_usd)
+        self._on_its_way(row, max_usd)
+
+    def _on_its_way(self, row: int, max_usd: float) -> None:
+        most = self._most[row] = ticks(max_usd)
+        self.tally.on_its_way += most
 
     def _unsent(self, change: Unsent) -> None:
         self._leave(change, change.row, "unsent")
@@ -213,6 +221,7 @@ class Writing:
             msg = f"row {change.row}: the request id {change.request_id!r} is that of row {holder[0]}"
             raise ValueError(msg)
         self._move(change, change.row, "accept", request_id, change.deadline_at)
+        self._most.pop(change.row, None)  # there may be a million of them
 
     # An answer
 

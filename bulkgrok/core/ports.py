@@ -393,7 +393,7 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
 class Checkpoint(Protocol):
     """The store as stages on the event loop see it: one writer, group commit, durable when a call returns."""
 
-    async def commit(self, *changes: Change) -> None:
+    def commit(self, *changes: Change) -> Awaitable[None]:
         """Apply changes in one transaction; return once they are durable. Cancelling the caller loses nothing.
 
         Raises:
@@ -402,7 +402,7 @@ class Checkpoint(Protocol):
         """
         ...
 
-    def post(self, *changes: Change, then: Callable[[BaseException | None], None]) -> object:
+    def post(self, *changes: Change, then: Callable[[BaseException | None], None]) -> None:
         """Hand in changes for one transaction without waiting: what is handed in later follows them.
 
         `then` is called on the loop: with None once they are durable, else with what `commit` would raise.

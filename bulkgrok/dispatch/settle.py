@@ -92,7 +92,7 @@ class Settler:
         again: Called with a row that became pending and must be read from the input again.
         hide: Takes the key out of words of the API's.
         download: Called with a row whose files must be fetched before it counts; None when downloads are off.
-        settled: Called when what was handed in is durable, with None, or could not be made so.
+        settled: Called when all that was handed in is durable, with None, or could not be made so.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root names each
@@ -157,7 +157,8 @@ class Settler:
             self.at_stake -= staked
             if error is None:
                 self._count_success(record, answer, succeed.cost_usd)
-            self._settled(error)
+            if error is not None or not self.open:
+                self._settled(error)
 
         self.open += 1
         self.at_stake += staked
@@ -246,9 +247,12 @@ class Settler:
         progress = self._progress
         progress.succeeded += 1
         progress.cost_usd += cost or 0.0
+        prompt, completion, reasoning, cached = answer.tokens
         tokens = progress.tokens
-        for name, number in zip(("prompt", "completion", "reasoning", "cached"), answer.tokens, strict=True):
-            tokens[name] = tokens.get(name, 0) + number
+        tokens["prompt"] = tokens.get("prompt", 0) + prompt
+        tokens["completion"] = tokens.get("completion", 0) + completion
+        tokens["reasoning"] = tokens.get("reasoning", 0) + reasoning
+        tokens["cached"] = tokens.get("cached", 0) + cached
         self._events("item.succeeded", row=record.row, kind=record.kind, attempts=record.attempts)
 
     def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:

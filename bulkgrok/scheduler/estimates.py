@@ -11,13 +11,14 @@ from typing import Final
 _MEMORY: Final = 0.97
 """What an observation still counts for when the next one comes."""
 _STEEPEST: Final = 20.0
+_NOTHING: Final = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Estimates:
     """One line for each group of like requests: an exponentially weighted regression."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, str], list[float]] = {}
+        self._lines: dict[tuple[str, str], tuple[float, float, float, float, float]] = {}
 
     def of(self, model: str, kind: str, estimated: int) -> float:
         """Return how many tokens a request will take, as far as is known."""
@@ -34,6 +35,11 @@ class Estimates:
 
     def learn(self, model: str, kind: str, *, estimated: int, actual: int) -> None:
         """Note what a request took."""
-        line = self._lines.setdefault((model, kind), [0.0] * 5)
-        for number, value in enumerate((1, estimated, actual, estimated * estimated, estimated * actual)):
-            line[number] = line[number] * _MEMORY + value
+        weight, x, y, xx, xy = self._lines.get((model, kind), _NOTHING)
+        self._lines[model, kind] = (
+            weight * _MEMORY + 1.0,
+            x * _MEMORY + estimated,
+            y * _MEMORY + actual,
+            xx * _MEMORY + estimated * estimated,
+            xy * _MEMORY + estimated * actual,
+        )

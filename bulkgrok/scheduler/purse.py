@@ -26,6 +26,7 @@ class Purse:
         self._set_aside = set_aside
         self.waiting: Work | None = None
         """The row that waits for money."""
+        self.bottomless = budget is None
 
     def next(self, following: Callable[[], Work | None]) -> Work | None:
         """Return the row that waits, or else the one that follows, if there is money for it; None where one waits.

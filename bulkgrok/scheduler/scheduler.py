@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -35,7 +35,6 @@ from bulkgrok.scheduler.estimates import Estimates
 from bulkgrok.scheduler.governor import Governor
 from bulkgrok.scheduler.lanes import Lane
 from bulkgrok.scheduler.limits import LAG_S, Limits
-from bulkgrok.scheduler.pace import TokenBudget
 from bulkgrok.scheduler.polling import LONGEST_S, PollSchedule
 from bulkgrok.scheduler.purse import Purse
 from bulkgrok.scheduler.waiting import Waiting
@@ -246,7 +245,7 @@ class Scheduler:
 
     def counted(self, work: Work) -> None:
         """Say that a row's intent is durable: the checkpoint counts its money from now on."""
-        if self._purse.counted(work):
+        if not self._purse.bottomless and self._purse.counted(work):
             self._wake_who_waits_for_money()
 
     def paid(self, money: Money) -> None:
@@ -327,11 +326,16 @@ class Scheduler:
         return Poll(job=job, at=now)
 
     def _send(self, work: Work, now: float) -> Send:
-        tokens = self._tokens(work)
+        governor = self._lane(work.item.model).governor
         self._limits.take(now)
-        self._lane(work.item.model).governor.take(now)
-        for budget in self._budgets(work):
-            budget.take(now, tokens)
+        governor.take(now)
+        common, own = self._limits.tokens, governor.tokens
+        if common is None and own is None:
+            return Send(work=work, at=now)
+        tokens = self._tokens(work)
+        for budget in (common, own):
+            if budget is not None:
+                budget.take(now, tokens)
         return Send(work=work, at=now, tokens=tokens)
 
     def _lane_to_poll(self, now: float) -> Lane | None:
@@ -359,7 +363,8 @@ class Scheduler:
         while True:
             work, self._head = self._head, None
             if work is None:
-                work = self._purse.next(lambda: self._next_work(now))
+                bottomless = self._purse.bottomless
+                work = self._next_work(now) if bottomless else self._purse.next(lambda: self._next_work(now))
             if work is None:
                 return None
             if (lane := self._lane(work.item.model)).governor.open_at <= now:
@@ -411,12 +416,6 @@ class Scheduler:
                 if ready_at > now:
                     at = min(at, ready_at)
         return at
-
-    def _budgets(self, work: Work) -> Iterator[TokenBudget]:
-        """Yield what a row's tokens are taken from."""
-        for budget in (self._limits.tokens, self._lane(work.item.model).governor.tokens):
-            if budget is not None:
-                yield budget
 
     def _tokens(self, work: Work) -> float:
         item = work.item
@@ -513,8 +512,10 @@ class Scheduler:
         taken = 0 if feedback.sign is Sign.THROTTLED else feedback.tokens
         if taken is None:
             return
-        for budget in self._budgets(action.work):
-            budget.correct(action.at, taken - action.tokens)
+        if action.tokens:
+            for budget in (self._limits.tokens, self._lane(item.model).governor.tokens):
+                if budget is not None:
+                    budget.correct(action.at, taken - action.tokens)
         if feedback.tokens is not None:
             self._estimates.learn(item.model, item.kind, estimated=item.tokens, actual=feedback.tokens)
 
@@ -524,7 +525,8 @@ class Scheduler:
             case Sign.GOOD | Sign.MISSING:
                 self.health.good(now, answered=feedback.sign is Sign.GOOD)
                 self._quota.refund()
-                self._window.good()
+                if not self._window.open:
+                    self._window.good()
                 if lane is not None:
                     lane.governor.good(action.at if not isinstance(action, Probe) else now)
             case Sign.THROTTLED:
@@ -546,13 +548,9 @@ class Scheduler:
             self._window.halve(now)
 
     def _lane_of(self, action: Action) -> Lane | None:
-        match action:
-            case Send(work=work):
-                return self._lane(work.item.model)
-            case Poll(job=job):
-                return self._lane(job.model)
-            case _:
-                return None
+        if isinstance(action, Send):
+            return self._lane(action.work.item.model)
+        return self._lane(action.job.model) if isinstance(action, Poll) else None
 
     def _retry(self, feedback: Feedback, work: Work, now: float) -> None:
         if feedback.last:

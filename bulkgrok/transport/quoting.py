@@ -9,20 +9,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
 
 from bulkgrok.core.model import Reply
 from bulkgrok.core.secret import Secret
 from bulkgrok.core.verdict import api_error
-
-_PAID_FOR: Final = (b'"choices"', b'"url"')
 
 
 def quoted(reply: Reply, key: Secret) -> Reply:
     """Return a reply without the key where that is repeated."""
     request_id = reply.request_id and key.hide(reply.request_id)
     content_type = _hidden(key, reply.content_type)
-    answers = 200 <= reply.status < 300 and any(name in reply.body for name in _PAID_FOR)
+    answers = 200 <= reply.status < 300 and (b'"choices"' in reply.body or b'"url"' in reply.body)  # what was paid for
     body = reply.body if answers else _without(reply.body, key)
     if (body, content_type, request_id) == (reply.body, reply.content_type, reply.request_id):
         return reply
