@@ -149,7 +149,7 @@ class Committer:
         return result
 
     async def call_after(self, change: Change, function: Callable[..., T], /, *args: object) -> T:
-        """Apply a change, and once it is durable run a function of the store, which sees it; one turn for both.
+        """Apply a change, and once it is durable read something of the store, which sees it; one turn for both.
 
         Raises:
             StorageFailed, ValueError: As `commit`; the function was not run.
@@ -246,13 +246,26 @@ class Committer:
         writers = [entry for entry in group if entry.changes]
         if writers:
             self._apply_group(writers)
+        reads = [entry for entry in writers if entry.function is not None and entry.error is None]
+        if len(reads) > 1:
+            self._read(reads)
+        else:
+            for entry in reads:
+                _run(entry)
         for entry in group:
-            if entry.function is not None and entry.error is None:
-                try:
-                    entry.result = entry.function()
-                except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
-                    entry.error = error
+            if not entry.changes:
+                _run(entry)
         return self._store.money() if writers and self._told is not None else None
+
+    def _read(self, entries: list[_Entry]) -> None:
+        """Run functions that read what was just stored."""
+        try:
+            with self._store.view():
+                for entry in entries:
+                    _run(entry)
+        except StorageFailed as error:
+            for entry in entries:
+                entry.error = entry.error or error
 
     def _deliver(self, group: list[_Entry], money: Money | None) -> None:
         """Tell those who wait. Runs on the loop, once for each group."""
@@ -307,6 +320,14 @@ class Committer:
     def _save(self, writers: list[_Entry]) -> None:
         for entry in writers:
             entry.error = self._rescue.save(entry.changes)
+
+
+def _run(entry: _Entry) -> None:
+    if entry.function is not None:
+        try:
+            entry.result = entry.function()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            entry.error = error
 
 
 def _cost(changes: Sequence[Change]) -> int:

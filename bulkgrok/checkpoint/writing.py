@@ -46,6 +46,9 @@ from bulkgrok.core.model import Entry, Mode
 from bulkgrok.core.money import ticks
 
 _SQL: Final = load("writes.sql")
+#: change -> (state that a row leaves, state that it comes to, how the first is stored). Of a row not begun here,
+#: or was accepted, the last is the likely one.
+_ARCS: Final = {change: [(source, target, source.value) for source, target in arcs] for change, arcs in ARCS.items()}
 
 #: What the reply kept for a row is to it now (item.held).
 NOTHING: Final = 0
@@ -126,8 +129,9 @@ class Writing:
 
     def _move(self, change: Change, row: int, statement: str, *columns: object) -> State:
         """Run a statement that ends in `WHERE row = ? AND state = ?`; return the state that the row left."""
-        for source, target in ARCS[type(change)]:
-            self._execute(_SQL[statement], (*columns, row, source.value))
+        arcs = _ARCS[type(change)]
+        for source, target, state in arcs if len(arcs) == 1 or row in self._most else reversed(arcs):
+            self._execute(_SQL[statement], (*columns, row, state))
             if self._connection.changes():
                 self.tally.move(source, target)
                 return source
@@ -135,10 +139,11 @@ class Writing:
 
     def _leave(self, change: Change, row: int, statement: str, *columns: object) -> int:
         """Move a row whose request is on its way no more; return what that costs at most, in ticks."""
-        most = self._most.pop(row, None)
+        most = self._most.get(row)
         if most is None:
             most = ticks(self._execute(_SQL["most"], (row,)).get)
         self._move(change, row, statement, *columns)
+        self._most.pop(row, None)
         self.tally.on_its_way -= most
         return most
 

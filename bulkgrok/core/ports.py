@@ -7,6 +7,7 @@ tests/contract that runs over all its implementations.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -371,6 +372,10 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
     @property
     def spill_place(self) -> Path | None:
         """What the place for changes that it could not take is named after, once it is open; None for no such place."""
+        ...
+
+    def view(self) -> AbstractContextManager[None]:
+        """Read what is stored now: reads inside see the same, and cost less together. Nothing is changed inside."""
         ...
 
     def retire(self) -> None:

@@ -196,7 +196,11 @@ def test_only_the_guilty_one_of_a_group_fails():
         entered = await held(gate)
         futures = [committer.commit(submit(0))]
         await entered
-        futures += [committer.commit(submit(1)), committer.commit(submit(5), Unsent(row=9)), committer.commit(submit(2))]
+        futures += [
+            committer.commit(submit(1)),
+            committer.commit(submit(5), Unsent(row=9)),
+            committer.commit(submit(2)),
+        ]
         gate.may_go.set()
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(result) for result in results] == [type(None), type(None), ValueError, type(None)]
