@@ -27,7 +27,8 @@ LONG = 100
 """From so many kills on a proof tells how far it is."""
 AT_ONCE = 2
 """n runs at the same time."""
-ROWS = 240
+ROWS = 240 if KILLS < LONG else 600
+"""In a long proof enough that a run is not over before its kills are."""
 CONCURRENCY = 8
 #: What happens to lives, and how often among twenty of them. All but the last four end in a kill.
 DEATHS = {
@@ -204,7 +205,8 @@ class Torment:
             self.chance.shuffle(deck)
             for death in deck:
                 if self.counts["kills"] < until:
-                    over = self.live("while_concluding" if over else death)  # over: there is nothing left but that
+                    # Over: there is nothing left to do but to look, and to conclude.
+                    over = self.live(self.chance.choice(["while_opening", "while_concluding"]) if over else death)
         while not over:
             self.lives.begin()
             over = self._over("drained")

@@ -36,6 +36,7 @@ class Wire:
     def __init__(self, port):
         self._to = port
         self._open = set()
+        self._relays = 0
         self.sent_bytes = Counter()
         """Process -> bytes that it sent so far."""
         self._passing = asyncio.Event()
@@ -50,6 +51,13 @@ class Wire:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _relay(self, reader, writer):
+        self._relays += 1  # from now on: what a process wrote before it died may still come through
+        try:
+            await self._relayed(reader, writer)
+        finally:
+            self._relays -= 1
+
+    async def _relayed(self, reader, writer):
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._to)
         except OSError:
@@ -92,9 +100,15 @@ class Wire:
     def rest(self):
         """Wait until nobody is connected any more: whoever died is gone at the other end too."""
         until = time.monotonic() + 30
-        while self._open:
+        while self._call(self._busy()):
             assert time.monotonic() < until
             time.sleep(0.001)
+
+    async def _busy(self):
+        """Tell whether anybody is connected, or has connected and was not noticed yet."""
+        for _ in range(3):  # the loop looks who has connected
+            await asyncio.sleep(0)
+        return self._relays > 0
 
     def hold(self):
         """Let nothing pass."""
