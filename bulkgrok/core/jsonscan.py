@@ -56,9 +56,10 @@ _TO_BRACKET: Final = re.compile(_RUN + rb"([\[\]{}])?+", re.DOTALL)
 _SCALAR_END: Final = re.compile(_ANY_STRING + rb"|[^,\]} \t\r\n]++", re.DOTALL)
 _BEGIN: Final = re.compile(_WS)
 _MEMBER: Final = re.compile(_WS + b"(" + _ANY_STRING + b")" + _WS + b":" + _WS, re.DOTALL)
-_WHITE: Final = (b"", b" ", b"\t", b"\r", b"\n")
+_WHITE: Final = b" \t\r\n"
 _UTF8_PIECE_BYTES: Final = 1 << 20
 _SMALL_BYTES: Final = 1 << 15
+_FLAT_BYTES: Final = 1 << 10
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -79,14 +80,19 @@ class Span(NamedTuple):
 
 def is_valid(text: bytes) -> bool:
     """Tell whether bytes are one JSON value in UTF-8, without outer white space, nested at most MAX_DEPTH deep."""
-    if len(text) <= _SMALL_BYTES and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    if len(text) <= _SMALL_BYTES and _brackets(text) <= MAX_DEPTH:
         return _is_ordinary(text) or _is_parsed(text)
     return _is_grammatical(text) and _is_utf8(text)
 
 
+def _brackets(text: bytes) -> int:
+    """Count opening brackets; where they are few, taking them out is several times as fast as `count`."""
+    return 2 * len(text) - len(text.replace(b"[", b"")) - len(text.replace(b"{", b""))
+
+
 def _is_ordinary(text: bytes) -> bool:
     """Tell whether a parser accepts a small text that is stricter than need be, and several times as fast."""
-    if text[:1] in _WHITE or text[-1:] in _WHITE:
+    if len(text.strip(_WHITE)) != len(text):
         return False
     try:
         orjson.loads(text)
@@ -166,6 +172,8 @@ def end_of(text: bytes, at: int) -> int:
     if text[at] not in b"[{":
         found = _SCALAR_END.match(text, at)
         return len(text) if found is None else found.end()
+    if text[at] == 0x7B and (end := _end_of_flat(text, at)):
+        return end
     depth, at = 1, at + 1
     while depth:
         found = _TO_BRACKET.match(text, at)
@@ -175,6 +183,13 @@ def end_of(text: bytes, at: int) -> int:
         if found.group(1) is not None:
             depth += 1 if found.group(1) in b"[{" else -1
     return at
+
+
+def _end_of_flat(text: bytes, at: int) -> int:
+    """Return where a small object with no other in it ends: at its first brace, if that is in no string. Else 0."""
+    end = text.find(b"}", at, at + _FLAT_BYTES) + 1
+    simple = end and text.find(b"{", at + 1, end) < 0 and text.find(b"\\", at, end) < 0
+    return end if simple and text.count(b'"', at, end) % 2 == 0 else 0
 
 
 def members(text: bytes, at: int) -> Iterator[tuple[bytes, Span]]:

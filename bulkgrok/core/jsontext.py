@@ -31,11 +31,10 @@ def one_line(raw: bytes) -> bytes | None:
         The text without outer white space, byte-order mark and line breaks; None if it is not JSON in UTF-8 (NaN and
         Infinity are none, nor is nesting deeper than MAX_DEPTH).
     """
-    pieces = one_line_in_pieces(raw)
-    if pieces is None:
+    text = raw.removeprefix(BOM).strip(_WHITE)
+    if not is_valid(text):
         return None
-    found = list(pieces)
-    return found[0] if len(found) == 1 else b"".join(found)
+    return b"".join(_squeezed(text)) if b"\n" in text or b"\r" in text else text
 
 
 def one_line_in_pieces(raw: bytes) -> Iterable[bytes] | None:

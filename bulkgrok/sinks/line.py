@@ -16,13 +16,15 @@ import orjson
 
 from bulkgrok.core.jsonscan import begin, end_of, find_members
 from bulkgrok.core.jsontext import BOM, one_line, one_line_in_pieces
-from bulkgrok.core.model import JsonObject, RowError, Settled
+from bulkgrok.core.model import Asset, JsonObject, RowError, Settled
 
 _LARGE_BYTES: Final = 1 << 20
 _BLOCK_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 1 << 18
 _MOST_USAGE_BYTES: Final = 1 << 16
 _USAGE: Final = b'"usage"'
+_WHITE: Final = b" \t\r\n"
+_BACKSLASH: Final = 0x5C
 _PLACE: Final = b'"body":null'
 _TELLING = ("custom_id", "row", "response", "error")
 _ABSENT = object()
@@ -144,30 +146,36 @@ def clean_text(text: str) -> str:
 
 def _usage(settled: Settled, body: bytes | None) -> bytes | None:
     """Return the usage as the API wrote it: what is stored went through a parser that rounds large numbers."""
-    if body is not None and b'"usage"' in body:
-        written = _usage_of_one(body, settled.usage) or _usage_in(body)
+    if body is not None and (at := body.rfind(_USAGE)) >= 0:
+        written = _usage_at(body, at, settled.usage) or _usage_in(body)
         if written is not None:
             return written
     return _stored_usage(settled)
 
 
-def _usage_of_one(body: bytes, stored: bytes | None) -> bytes | None:
-    """Return the usage of a body that names it once, where it is what is stored; the whole body need not be read."""
-    if stored is None or body.count(_USAGE) != 1:
+def _usage_at(body: bytes, at: int, stored: bytes | None) -> bytes | None:
+    """Return the usage whose name stands last at `at`, where few bytes show that it is the body's; None elsewhere."""
+    start = body.find(b"{", at)
+    if start < 0 or body[at + len(_USAGE) : start].strip(_WHITE) != b":":
         return None
-    start = body.index(_USAGE) + len(_USAGE)
-    if body[start : start + 1 + len(stored)] == b":" + stored:
-        return stored
-    colon = begin(body, start)
-    start = begin(body, colon + 1)
-    if body[colon : colon + 1] != b":" or body[start : start + 1] != b"{":
+    if stored is not None and body.startswith(stored, start):
+        end, same = start + len(stored), True
+    else:
+        end, same = end_of(body, start), False
+    written = body[start:end]
+    if _is_outermost(body, at, end) and len(written) <= _MOST_USAGE_BYTES:
+        return written
+    if stored is None or body.find(_USAGE) != at:
         return None
-    written = body[start : end_of(body, start)]
     try:
-        same = orjson.dumps(orjson.loads(written)) == stored
+        return written if same or orjson.dumps(orjson.loads(written)) == stored else None
     except ValueError:
         return None
-    return written if same else None
+
+
+def _is_outermost(body: bytes, at: int, end: int) -> bool:
+    """Tell that a member is the outermost object's: after it no other object ends, and no name is escaped."""
+    return body.find(b"}", end) == len(body) - 1 and body.find(b"\\", end) < 0 and body[at - 1] != _BACKSLASH
 
 
 def _usage_in(body: bytes) -> bytes | None:
@@ -194,7 +202,7 @@ def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -
         response = {"status_code": settled.status_code, "request_id": settled.request_id, "body": body}
     bulkgrok: JsonObject = {
         "kind": settled.kind,
-        "mode": settled.mode.value,
+        "mode": str(settled.mode),
         "model": settled.model,
         "attempts": settled.attempts,
         "submitted_at": settled.submitted_at,
@@ -202,10 +210,7 @@ def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -
         "latency_s": latency_s(settled),
         "cost_usd": settled.cost_usd,
         "usage": usage,
-        "assets": [
-            {"path": asset.path, "bytes": asset.bytes, "sha256": asset.sha256, "url": asset.url}
-            for asset in settled.assets
-        ],
+        "assets": [_asset(asset) for asset in settled.assets] if settled.assets else [],
     }
     if simulated:
         bulkgrok["simulated"] = True
@@ -216,6 +221,10 @@ def _object(settled: Settled, body: object, usage: object, *, simulated: bool) -
         "error": None if settled.error is None else _error(settled.error, settled.line),
         "bulkgrok": bulkgrok,
     }
+
+
+def _asset(asset: Asset) -> JsonObject:
+    return {"path": asset.path, "bytes": asset.bytes, "sha256": asset.sha256, "url": asset.url}
 
 
 def _error(error: RowError, line: int | None) -> JsonObject:

@@ -93,3 +93,9 @@ def test_the_first_element_is_found(value, indent):
     text = json.dumps(value, indent=indent).encode()
     span = jsonscan.first_element(text, 0)
     assert (span is None) if not value else json.loads(text[slice(*span)]) == value[0]
+
+
+@given(st.dictionaries(st.text('{}[]"\\:, a', max_size=4), st.text('{}[]"\\:, a') | FEW, max_size=4), st.booleans())
+def test_an_object_ends_where_it_ends_whatever_its_strings_hold(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert jsonscan.end_of(b"[" + text + b',{"}":"}"}]', 1) == 1 + len(text)

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import orjson
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkgrok.core.model import Asset, Code, Mode, RowError, Settled
@@ -159,3 +159,36 @@ def test_parts_end_in_the_same_places_however_rows_are_batched(sizes, batches, r
         return ends
 
     assert cut(batches) == cut([1]) == cut([1000])
+
+
+BRACES = st.sampled_from(['"}"', '"{"', r'"\""', r'"\\"', '":{"', "1.00", "1e400", "[]", '"usage"', "null"])
+NAMES = st.sampled_from(['"usage"', '"usage"', r'"\"usage"', r'"us\u0061ge"', '"a"', '"}"', r'"\\"'])
+COLONS = st.sampled_from([":", ": ", " : "])
+
+
+def members_of(values):
+    return st.lists(st.tuples(NAMES, COLONS, values).map("".join), max_size=4).map(
+        lambda members: "{" + ", ".join(members) + "}"
+    )
+
+
+REPLIES = members_of(
+    st.recursive(BRACES, lambda inner: members_of(inner) | inner.map(lambda value: f"[{value}]"), max_leaves=12)
+)
+
+
+@given(REPLIES, st.booleans())
+@example('{"a":1,"usage":{"n":1.00},"b":"}"}', False)
+@example(r'{"a":{"\"usage":{"n":1}}}', True)
+@example(r'{"usage":{"n":1},"us\u0061ge":{"n":2.0}}', True)
+@example('{"usage":{"n":1.00},"a":{"usage":{"n":1}}}', True)
+def test_the_usage_found_from_the_end_is_the_one_found_from_the_front(text, kept):
+    body = text.encode()
+    usage = json.loads(text).get("usage")
+    stored = orjson.dumps(usage) if kept and isinstance(usage, dict) else None
+    found = line._usage(outcome(usage=stored), body)
+    reference = line._usage_in(body)
+    if stored is None:
+        assert found == reference
+    else:  # one that says the same may be found first
+        assert json.loads(found) == json.loads(reference)
