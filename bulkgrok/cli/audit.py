@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,10 +103,14 @@ def collect(store: Store, *, running: bool) -> Account:
     lists: dict[str, list[LedgerEntry]] = {name: [] for name in LISTS}
     for entry in store.ledger():
         lists[_LIST_OF[entry.entry]].append(entry)
+    money = store.money()
     if not running:
-        lists["in_doubt"].extend(store.pending_doubts())
+        doubts = store.pending_doubts()
+        lists["in_doubt"].extend(doubts)
+        most = sum(ticks(entry.max_usd) for entry in doubts)
+        money = replace(money, in_doubt=money.in_doubt + most, on_its_way=money.on_its_way - most)
     lists["unexplained"].extend(store.unexplained())
-    return Account(billed=store.totals().billed, money=store.money(), lists=lists)
+    return Account(billed=store.totals().billed, money=money, lists=lists)
 
 
 def as_object(account: Account) -> dict[str, Any]:
@@ -124,6 +128,8 @@ def _as_json(entry: LedgerEntry) -> dict[str, Any]:
         "at": entry.at,
         "reason": entry.reason,
         "max_usd": at_most(entry),
+        "cost_usd": entry.cost_usd,
+        "request_id": entry.request_id,
     }
 
 

@@ -150,8 +150,10 @@ def execute(config: RunConfig, part: Part = Part.WHOLE) -> int:
         known = unwrap(error)
         if isinstance(known, BulkgrokError):
             log("run.refused", error=type(known).__name__, message=known.message, exit_code=known.exit_code)
+            display.close()
             say_error(known, redact)
             return known.exit_code
+        display.close()
         say_crash(error, log=log.path if log.crashed(error) else None, redact=redact)
         return 1
     finally:

@@ -38,7 +38,7 @@ from bulkgrok.sinks import open_sink, place_of
 from bulkgrok.sinks.errors import ErrorsFile
 from bulkgrok.sinks.line import row_of, speaks_of
 from bulkgrok.sinks.places import Place
-from bulkgrok.telemetry.wording import printable
+from bulkgrok.telemetry.wording import noun, printable
 
 _ERRORS: Final = "errors"
 #: The folder, in the run directory, of what is on its way to an object store. Nothing in it is needed by a later start.
@@ -441,7 +441,7 @@ class Opening:
                     answers = self._answers_in(run_dir / "checkpoint.db", wanted)
             if answers:
                 self._say(
-                    f"note: {run_dir} already holds {answers:,} answers to these requests: the same command with "
+                    f"note: {run_dir} already holds {noun(answers, 'answer')} to these requests: the same command with "
                     f"--run-dir {shlex.quote(str(run_dir))} writes them to this output at no cost."
                 )
                 return

@@ -1,6 +1,7 @@
 """The installed command as somebody types it: what is refused before anything starts, and how that reads."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,27 @@ def test_no_flag_of_the_simulator_breaks_on_a_narrow_terminal():
     assert "VALUE" not in shown
     assert "86400" not in shown
     assert "24h" in shown
+
+
+def test_on_a_terminal_a_refusal_has_a_line_of_its_own_and_leaves_no_bar_behind(tmp_path):
+    master, slave = pty.openpty()
+    try:
+        done = subprocess.run(
+            [COMMAND, "run", "absent.jsonl"],
+            env={"PATH": os.environ["PATH"], "TERM": "xterm", "XAI_API_KEY": KEY},
+            cwd=tmp_path,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            check=False,
+            timeout=60,
+        )
+        os.set_blocking(master, False)
+        written = os.read(master, 65_536).decode()
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert done.returncode == 2
+    before, refusal = written.split("bulkgrok: There is no input")
+    assert before.rpartition("\x1b[2K")[2].rpartition("\n")[2] == ""
+    assert "rows" not in refusal

@@ -204,7 +204,10 @@ def test_audit_lists_every_request_that_may_have_been_billed(run_dir, capsysbina
     assert [entry["row"] for entry in account["lost"]] == [4]
     assert [entry["row"] for entry in account["possible_fees"]] == [1]
     assert (account["expired"], account["unexplained"]) == ([], [])
-    assert set(account["lost"][0]) == {"row", "custom_id", "attempt", "at", "reason", "max_usd"}
+    assert set(account["lost"][0]) == {
+        "row", "custom_id", "attempt", "at", "reason", "max_usd", "cost_usd", "request_id"
+    }  # fmt: skip
+    assert account["lost"][0]["request_id"] == "id-4"
 
 
 def records(out):
@@ -296,8 +299,8 @@ def test_audit_as_csv_of_a_run_without_entries_is_its_heading(tmp_path, capsysbi
 def test_audit_in_words_explains_itself_and_steers_no_terminal(run_dir, capsysbinary):
     _, out = told(capsysbinary, "audit", run_dir)
     assert "in doubt: 2 requests, $1.00 at most" in out
-    assert "besides: $1.50 at most, for requests whose price the API did not tell" in out
-    assert "on its way: $1.00 at most" in out
+    assert "besides: $2.00 at most, for requests whose price the API did not tell" in out
+    assert "on its way: $0.5000 at most" in out
     assert "Every request is explained." in out
     assert "\x1b" not in out
 
