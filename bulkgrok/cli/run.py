@@ -113,9 +113,9 @@ run = command(
     flags=FLAGS,
     short_help="Run, or resume: the same command again continues where it stopped.",
     help="Send every row of INPUT to the xAI API and write one answer a row.\n\n"
-    "INPUT is .jsonl, .parquet or .txt (one prompt a line), also .gz or .zst; - is standard input. "
-    "The same command again continues where it stopped. Every flag also reads BULKGROK_<FLAG>, and TOML (--config) "
-    "below that. Durations are seconds, or 90s, 15m, 24h.",
+    "INPUT is .jsonl, .parquet or .txt (one prompt a line), also .gz or .zst; - is JSON lines on standard "
+    "input. The same command again continues where it stopped. Every flag also reads BULKGROK_<FLAG>, and TOML "
+    "(--config) below that. Durations are seconds, or 90s, 15m, 24h.",
 )
 
 

@@ -87,11 +87,13 @@ def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
     """
     lines = []
     if report.failed_by_code.get("invalid_row"):
-        lines += [f"first bad row: {text}" for text in _first_bad_row(Path(report.errors))]
+        first = _first_bad_row(Path(report.errors))
+        lines += [f"first bad row: {text}" for text in first]
         if report.succeeded:
             lines.append("next: put the bad rows, mended, in a file of their own and run that: nothing is paid twice")
         else:
-            other = "" if template else ", or type the same again with --prompt '{{ column }}'"
+            hopeless = template or (first and "--prompt" not in first[0])
+            other = "" if hopeless else ", or type the same again with --prompt '{{ column }}'"
             lines.append(f"next: mend the input and run it with -o OTHER.jsonl{other}")
     if set(report.failed_by_code) - HOPELESS:
         lines.append(f"next: {again}   (tries the failed rows again)")

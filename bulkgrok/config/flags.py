@@ -116,7 +116,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     _flag("tpm", parsing.positive_number, PACE, "Tokens a minute at most.", metavar="N"),
     _flag("max-outstanding", parsing.whole_number(1), PACE, "Deferred requests accepted and not yet redeemed, at most. "
           "Default: what can be redeemed in time.", metavar="N"),
-    _flag("poll-interval", _ABOVE_ZERO, PACE, "How often results are asked for. Default: as the latencies seen suggest.", metavar="DURATION"),
+    _flag("poll-interval", _ABOVE_ZERO, PACE, "How often results are asked for. Default: learnt.", metavar="DURATION"),
     _flag("deferred-ttl", _ABOVE_ZERO, PACE, "How long the API keeps a deferred result.", metavar="DURATION"),
     _flag("timeout", _ABOVE_ZERO, PACE, "A whole direct request.", metavar="DURATION"),
     _flag("max-attempts", parsing.whole_number(1), PACE, "Tries of one row; 429s and unsent requests do not count.",

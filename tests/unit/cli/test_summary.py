@@ -1,5 +1,7 @@
 """The end of a run in words."""
 
+import json
+
 import pytest
 
 from bulkgrok.cli.run import draining
@@ -82,6 +84,14 @@ def test_failed_rows_are_tried_again_only_where_that_can_help(tmp_path):
     new = report(succeeded=0, failed_by_code={"invalid_row": 1})
     assert "--prompt" in after_failures(new, again="X", template=False)[-1]
     assert "--prompt" not in after_failures(new, again="X", template=True)[-1]
+
+
+@pytest.mark.parametrize(("why", "helps"), [("it has question; --prompt makes one", True), ("not JSON", False)])
+def test_a_template_is_proposed_only_for_rows_that_it_can_make_something_of(tmp_path, why, helps):
+    errors = tmp_path / "errors.jsonl"
+    errors.write_text(json.dumps({"row": 0, "error": {"code": "invalid_row", "message": why}}) + "\n", "ascii")
+    new = report(succeeded=0, failed_by_code={"invalid_row": 1}, errors=str(errors))
+    assert ("'{{ column }}'" in after_failures(new, again="X", template=False)[-1]) is helps
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff", b"[]\n", b"{}\n", b'{"error": {"code": "invalid_row"}}\n', b"[" * 99_999])
