@@ -19,11 +19,11 @@ from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.replies import (
     EXPIRED_WORDS,
     FAILED_WORDS,
-    count,
     job_failed,
     status_word,
     text_or_none,
     ticks_of,
+    tokens_of,
     unreadable,
     usage_of,
 )
@@ -38,6 +38,8 @@ _USUAL_COMPLETION_TOKENS: Final = 1_024
 #: Tokens the API adds to a prompt unseen: up to about 700 were observed.
 _HIDDEN_PROMPT_TOKENS: Final = 700
 _IMAGE_TOKENS: Final = 1_792
+#: Of a message. A tuple is asked six times as fast as a union.
+_CONTENT: Final = (str, list, dict, type(None))
 _IMAGE_DATA: Final = re.compile(rb"data:[a-z]+/[a-zA-Z0-9.+-]+;base64,[A-Za-z0-9+/=\\]*")
 #: What is read of an answer's outermost object.
 _READ: Final = frozenset({"choices", "code", "error", "message", "model", "service_tier", "status", "usage"})
@@ -67,27 +69,23 @@ class Chat:
         check_n(fields)
         return fields
 
-    def estimate_tokens(self, body: JsonObject, encoded: bytes) -> int:
-        """Return about how many tokens count against the token limit: prompt plus what may be generated."""
-        generated = _completion_limit(body) or _USUAL_COMPLETION_TOKENS
-        size, images = _prompt_bytes(encoded)
-        return size // 4 + images + 16 + _n(body) * generated
+    def appraise(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> tuple[float | None, int]:
+        """Return what the request takes: USD at most, and about how many tokens of the token limit.
 
-    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float | None:
-        """Return what the request costs at most, as far as can be told; None for a model without a price.
-
-        A token is at least a byte of text. Reasoning is not bounded by any field of the request, nor is what the
-        server's own tools read and charge, so a long chain of thought may cost more.
+        USD are None for a model without a price. A token is at least a byte of text. Reasoning is not bounded by any
+        field of the request, nor is what the server's own tools read and charge, so a long chain of thought may cost
+        more. Against the token limit counts the prompt plus what may be generated.
         """
+        size, images = _prompt_bytes(encoded)
+        limit, n = _completion_limit(body), _n(body)
+        tokens = size // 4 + images + 16 + n * (limit or _USUAL_COMPLETION_TOKENS)
         price = prices.of_chat(model)
         if price is None:
-            return None
-        size, images = _prompt_bytes(encoded)
+            return None, tokens
         prompt = size + images + _HIDDEN_PROMPT_TOKENS
-        limit = _completion_limit(body)
-        completion = _n(body) * (_DEFAULT_COMPLETION_TOKENS if limit is None else limit)
+        completion = n * (_DEFAULT_COMPLETION_TOKENS if limit is None else limit)
         priority = body.get("service_tier") in {"priority", "fast"}
-        return prices.tokens_usd(price, (prompt, completion, 0, 0), priority=priority)
+        return prices.tokens_usd(price, (prompt, completion, 0, 0), priority=priority), tokens
 
     def unstream(self, reply: Reply) -> Reply:
         """Put a streamed reply together; see `sse.assemble`."""
@@ -112,7 +110,8 @@ class Chat:
         if isinstance(first, dict):
             message = first.get("message")
             if isinstance(message, dict) or isinstance(first.get("text"), str):
-                return _answer(body, first, message if isinstance(message, dict) else {"content": first["text"]})
+                told = message if isinstance(message, dict) else {"content": first["text"]}
+                return _answer(body, first, told if text else {})
         return _no_answer(body, raw)
 
 
@@ -149,17 +148,11 @@ def _no_answer(body: JsonObject, raw: bytes) -> Unusable:
 
 def _answer(body: JsonObject, choice: JsonObject, message: JsonObject) -> Answer:
     usage = usage_of(body)
-    details = (usage or {}).get("completion_tokens_details"), (usage or {}).get("prompt_tokens_details")
     return Answer(
         model=text_or_none(body.get("model")),
         usage=usage,
         ticks=ticks_of(usage),
-        tokens=(
-            count(usage, "prompt_tokens"),
-            count(usage, "completion_tokens"),
-            count(details[0], "reasoning_tokens"),
-            count(details[1], "cached_tokens"),
-        ),
+        tokens=tokens_of(usage),
         content=_text(message.get("content")),
         reasoning=_text(message.get("reasoning_content")),
         finish_reason=text_or_none(choice.get("finish_reason")),
@@ -190,7 +183,7 @@ def check_messages(messages: object) -> None:
             msg = f"messages[{position}] must be an object with role and content, not {_shown(message)}"
             raise InvalidRow(msg)
         content = message.get("content")
-        if not isinstance(content, str | list | dict | None):
+        if not isinstance(content, _CONTENT):
             msg = f"messages[{position}].content must be a string or a list of parts, not {_shown(content)}"
             raise InvalidRow(msg)
 

@@ -78,6 +78,8 @@ def usage_of(body: JsonObject) -> JsonObject | None:
 def ticks_of(usage: JsonObject | None) -> int | None:
     """Return `cost_in_usd_ticks`, None where it is missing or cannot be a price."""
     found = usage.get("cost_in_usd_ticks") if usage else None
+    if type(found) is int and 0 <= found <= _MAX_TICKS:
+        return found
     if found is None:
         return None
     if isinstance(found, str) and found.strip().isdecimal() and len(found) <= 20:
@@ -87,9 +89,20 @@ def ticks_of(usage: JsonObject | None) -> int | None:
     return int(found)
 
 
-def count(holder: object, key: str) -> int:
-    """Return a count of tokens, 0 where it is missing or cannot be one."""
-    found = holder.get(key) if isinstance(holder, dict) else None
+def tokens_of(usage: JsonObject | None) -> tuple[int, int, int, int]:
+    """Return (prompt, completion, reasoning, cached) tokens, each 0 where it is missing or cannot be a count."""
+    if not usage:
+        return 0, 0, 0, 0
+    thought, kept = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
+    return (
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(thought.get("reasoning_tokens")) if isinstance(thought, dict) else 0,
+        _count(kept.get("cached_tokens")) if isinstance(kept, dict) else 0,
+    )
+
+
+def _count(found: object) -> int:
     if type(found) is int and 0 <= found < 2**53:
         return found
     if found is None:

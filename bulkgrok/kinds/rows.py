@@ -66,6 +66,8 @@ class RowEncoder:
         self._prices = prices
         self._mode = Mode(settings.mode)
         self._params = dict(settings.params)
+        self._begun: dict[tuple[str, Mode, bool], blake2b] = {}
+        """Digests of what comes before the body, by path, mode and streaming."""
         self._prompt = None if settings.prompt is None else PromptTemplate(settings.prompt, flag="--prompt")
         self._system = None if settings.system is None else PromptTemplate(settings.system, flag="--system")
 
@@ -86,10 +88,12 @@ class RowEncoder:
         try:
             if raw.defect is not None:
                 raise InvalidRow(raw.defect)  # noqa: TRY301 - one way out for every bad row
-            columns = raw.value if isinstance(raw.value, Mapping) else parse_line(raw.value)
-            custom_id = _name(columns, raw.row)
-            row = cast("JsonObject", columns) if isinstance(raw.value, bytes) else self._cells(columns)
-            return self._item(raw, row, columns, custom_id)
+            if isinstance(raw.value, bytes):
+                row = parse_line(raw.value)
+                custom_id = _name(row, raw.row)
+                return self._item(raw, row, row, custom_id)
+            custom_id = _name(raw.value, raw.row)
+            return self._item(raw, self._cells(raw.value), raw.value, custom_id)
         except InvalidRow as error:
             return self._bad(raw, custom_id, error.message, template=error.template)
         except RecursionError:
@@ -105,7 +109,7 @@ class RowEncoder:
             line=raw.line,
             custom_id=custom_id,
             message=text,
-            digest=_digest("bad row", _raw_bytes(raw.value)),
+            digest=_hashed("bad row", _raw_bytes(raw.value)).digest(),
             template=template,
             kind=kind,
             model=model,
@@ -144,6 +148,7 @@ class RowEncoder:
         model = self._model(kind, fields, own=shaped.fields.get("model"))
         body = kind.prepare(fields)
         sent = encoded(body)
+        max_usd, tokens = kind.appraise(body, sent, model, self._prices)
         return Item(
             row=raw.row,
             line=raw.line,
@@ -153,10 +158,20 @@ class RowEncoder:
             model=model,
             stream=stream,
             body=sent,
-            digest=_digest(f"{kind.submit_path} {mode.value} {stream:d}", sent),
-            max_usd=kind.max_usd(body, sent, model, self._prices),
-            tokens=kind.estimate_tokens(body, sent),
+            digest=self._digest(sent, kind.submit_path, mode, stream=stream),
+            max_usd=max_usd,
+            tokens=tokens,
         )
+
+    def _digest(self, sent: bytes, path: str, mode: Mode, *, stream: bool) -> bytes:
+        """Return the digest of a request; what most rows have in common is hashed once."""
+        begun = self._begun.get((path, mode, stream))
+        if begun is None:
+            begun = _hashed(f"{path} {mode.value} {stream:d}")
+            self._begun[path, mode, stream] = begun
+        whole = begun.copy()
+        whole.update(sent)
+        return whole.digest()
 
     def _handshake(self, kind: AnyKind, fields: JsonObject, own: Mode | None) -> tuple[Mode, bool]:
         """Decide mode and streaming, and leave in `fields` what the API must be told of them."""
@@ -234,8 +249,8 @@ def _no_system() -> None:
     return None
 
 
-def _digest(what: str, content: bytes) -> bytes:
-    return blake2b(what.encode() + b"\n" + content, digest_size=_DIGEST_BYTES).digest()
+def _hashed(what: str, content: bytes = b"") -> blake2b:
+    return blake2b(what.encode() + b"\n" + content, digest_size=_DIGEST_BYTES)
 
 
 def _raw_bytes(value: bytes | Mapping[str, object]) -> bytes:

@@ -24,6 +24,8 @@ from bulkgrok.kinds.rowvalues import parse_text
 
 #: Fields that steer bulkgrok and never reach the API.
 CONTROL_KEYS: Final = frozenset({"custom_id", "id", "kind", "mode", "deferred", "prompt", "system"})
+#: Without any of these a row is a conversation, or a prompt of the run's kind.
+_STEERING_KEYS: Final = frozenset({"kind", "mode", "deferred", "system", "body", "method"})
 #: What a row is read for besides its template.
 NAMING_KEYS: Final = frozenset({"custom_id", "id", "kind", "mode", "deferred", "model"})
 
@@ -79,32 +81,33 @@ def shape(row: JsonObject, *, default_kind: str, prompt: str | None, system: Sys
     """
     if prompt is not None:
         return _templated(row, default_kind, prompt, system)
-    if "body" in row or ("method" in row and "url" in row):
+    steered = not _STEERING_KEYS.isdisjoint(row)  # most rows are not, and need not be asked key by key
+    if steered and ("body" in row or ("method" in row and "url" in row)):
         return _batch_line(row, default_kind, system)
-    kind = _kind(row, default_kind if row.get("messages") is None else "chat")
+    prompted, has_messages = row.get("prompt") is not None, row.get("messages") is not None
+    kind = "chat" if has_messages else default_kind
+    kind = _kind(row, kind) if steered else kind
     own = {key: value for key, value in row.items() if key not in CONTROL_KEYS}
-    has_prompt = row.get("prompt") is not None
     if kind != "chat":
-        if row.get("messages") is not None:
+        if has_messages:
             msg = f"a row of kind {kind} has a prompt, not messages"
             raise InvalidRow(msg)
-        if has_prompt:
+        if prompted:
             own["prompt"] = row["prompt"]
         if kind == "video" and own.get("video") is not None:
             kind = "video-edit"
         return Shaped(kind=kind, fields=own, mode=_mode(row))
-    if has_prompt and row.get("messages") is not None:
+    if prompted and has_messages:
         msg = "the row has both prompt and messages; give one of them"
         raise InvalidRow(msg)
-    own_system = _own_system(row)
-    if has_prompt:
-        own.pop("messages", None)
+    own_system = _own_system(row) if steered else None
+    if prompted:
         own["messages"] = _conversation(row["prompt"], system() if own_system is None else own_system)
-    elif row.get("messages") is not None:
+    elif has_messages:
         own["messages"] = _with_system(_messages(own["messages"]), own_system, system)
     else:
         raise InvalidRow(_no_shape(row))
-    return Shaped(kind="chat", fields=own, mode=_mode(row))
+    return Shaped(kind="chat", fields=own, mode=_mode(row) if steered else None)
 
 
 def _templated(row: JsonObject, default_kind: str, prompt: str, system: System) -> Shaped:

@@ -21,11 +21,11 @@ from bulkgrok.kinds.replies import (
     EXPIRED_WORDS,
     FAILED_WORDS,
     asset_url,
-    count,
     job_failed,
     status_word,
     text_or_none,
     ticks_of,
+    tokens_of,
     unreadable,
     usage_of,
 )
@@ -78,12 +78,11 @@ class Video:
             _check_duration(body, EXTENSION_S if self.name == "video-extension" else GENERATION_S)
         return body
 
-    def estimate_tokens(self, body: JsonObject, encoded: bytes) -> int:  # noqa: ARG002 - the same for every kind
-        """Return 0: videos have no token limit."""
-        return 0
+    def appraise(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> tuple[float | None, int]:  # noqa: ARG002 - the same for every kind
+        """Return what the request takes: USD at most, None for a model without a price, and no tokens of a limit."""
+        return self._most_usd(body, model, prices), 0
 
-    def max_usd(self, body: JsonObject, encoded: bytes, model: str, prices: Prices) -> float | None:  # noqa: ARG002 - as above
-        """Return what the request costs at most, as far as can be told; None for a model without a price."""
+    def _most_usd(self, body: JsonObject, model: str, prices: Prices) -> float | None:
         price = prices.of_video(model)
         if price is None:
             return None
@@ -140,7 +139,7 @@ def _read_job(body: JsonObject, raw: bytes) -> Decoded:
             model=model,
             usage=usage,
             ticks=ticks_of(usage),
-            tokens=(count(usage, "prompt_tokens"), count(usage, "completion_tokens"), 0, 0),
+            tokens=(*tokens_of(usage)[:2], 0, 0),
             assets=(AssetRef(url=url),),
         )
     if body.get("error"):

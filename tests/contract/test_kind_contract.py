@@ -70,10 +70,10 @@ def test_an_empty_body_is_refused(kind):
 def test_what_it_may_cost_is_known_beforehand(kind):
     body = kind.prepare(dict(MINIMAL[kind.name]))
     encoded = json.dumps(body).encode()
-    usd = kind.max_usd(body, encoded, kind.default_model, Prices.shipped())
+    usd, tokens = kind.appraise(body, encoded, kind.default_model, Prices.shipped())
     assert 0.01 < usd < 5
-    assert kind.max_usd(body, encoded, "unknown", Prices.shipped()) is None
-    assert kind.estimate_tokens(body, encoded) >= 0
+    assert tokens >= 0
+    assert kind.appraise(body, encoded, "unknown", Prices.shipped()) == (None, tokens)
 
 
 @kinds

@@ -1,5 +1,7 @@
 import itertools
 import json
+from dataclasses import replace
+from hashlib import blake2b
 
 import orjson
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from bulkgrok.core.model import Answer, BadRow, Item, RawRow, Reply, Unusable
 from bulkgrok.core.money import ticks
 from bulkgrok.kinds import KINDS, pending, sse
 from bulkgrok.kinds.prices import Prices
+from bulkgrok.kinds.replies import ticks_of, tokens_of
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
 from bulkgrok.simulator import answers, catalogue, clips
 
@@ -75,6 +78,44 @@ def test_every_table_row_is_a_request_or_a_bad_row(cells):
     check(RawRow(row=0, line=None, value=cells))
 
 
+conversations = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": scalars,
+        "messages": values | st.lists(st.fixed_dictionaries({"role": scalars, "content": scalars}), max_size=2),
+        "model": scalars,
+        "n": scalars,
+        "method": st.just("POST"),
+        "custom_id": scalars,
+    },
+)
+
+
+@settings(deadline=None)
+@given(conversations, st.sampled_from([["kind"], ["mode"], ["deferred"], ["system"], ["kind", "mode", "system"]]))
+def test_a_row_that_steers_nothing_is_the_row_that_says_so_key_by_key(row, keys):
+    plain, told = (json.dumps(found).encode() for found in (row, row | dict.fromkeys(keys)))
+    for encoder in ENCODERS[:2]:
+        found, reference = (encoder.encode(RawRow(row=0, line=1, value=line)) for line in (plain, told))
+        if isinstance(found, Item):
+            assert found == reference
+        else:  # a message may name the keys there are
+            assert isinstance(reference, BadRow)
+
+
+@settings(deadline=None)
+@given(st.lists(objects, min_size=1, max_size=4))
+def test_a_digest_does_not_depend_on_the_rows_before(rows):
+    raws = [RawRow(row=0, line=1, value=json.dumps(row).encode()) for row in rows]
+    seasoned = RowEncoder(RowSettings(), PRICES)
+    for raw in raws:
+        found = seasoned.encode(raw)
+        assert found == RowEncoder(RowSettings(), PRICES).encode(raw)
+        if isinstance(found, Item):
+            head = f"{KINDS[found.kind].submit_path} {found.mode.value} {found.stream:d}\n".encode()
+            assert found.digest == blake2b(head + found.body, digest_size=16).digest()
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=60) | objects.map(lambda row: json.dumps(row).encode()[:-1]))
 def test_every_line_is_a_request_or_a_bad_row(line):
@@ -91,6 +132,32 @@ def test_every_reply_is_an_answer_or_unusable(body, kind):
     cost = PRICES.cost_usd(kind.name, kind.default_model, found, 0.1)
     assert cost is None or 0 <= cost < 1e9
     assert pending(raw) in {True, False}
+
+
+@settings(deadline=None)
+@given(objects | values, st.sampled_from(list(KINDS.values())))
+def test_what_counts_is_read_without_the_text_too(body, kind):
+    raw = json.dumps(body).encode()
+    found = kind.decode(raw)
+    if isinstance(found, Answer):
+        found = replace(found, content=None, reasoning=None)
+    assert kind.decode(raw, text=False) == found
+
+
+@given(st.lists(st.integers(-1, 2**53) | st.integers(10**14 - 1, 10**14 + 1), min_size=5, max_size=5))
+def test_an_integer_counts_like_the_same_number_as_a_float(numbers):
+    whole, broken = usage_of(*numbers), usage_of(*map(float, numbers))
+    assert (tokens_of(whole), ticks_of(whole)) == (tokens_of(broken), ticks_of(broken))
+
+
+def usage_of(prompt, completion, reasoning, cached, ticks):
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "cost_in_usd_ticks": ticks,
+    }
 
 
 @settings(deadline=None)
