@@ -36,6 +36,7 @@ class PromptTemplate:
         import jinja2  # noqa: PLC0415 - costs 50 ms, and most runs have no template
         import jinja2.meta  # noqa: PLC0415
         import jinja2.sandbox  # noqa: PLC0415
+        from jinja2.nodes import Output, TemplateData  # noqa: PLC0415
 
         environment = jinja2.sandbox.SandboxedEnvironment(
             undefined=jinja2.StrictUndefined, autoescape=False, finalize=_null_is_empty, cache_size=0
@@ -46,7 +47,8 @@ class PromptTemplate:
         try:
             text.encode()
             self._template: jinja2.Template = environment.from_string(text)
-            names = jinja2.meta.find_undeclared_variables(bare.parse(text))
+            parsed = bare.parse(text)
+            names = jinja2.meta.find_undeclared_variables(parsed)
         except jinja2.TemplateSyntaxError as error:
             reason = f"line {error.lineno}: {error.message}".rstrip(".")
             msg = f"the template of {flag} is malformed: {reason}. Nothing was sent."
@@ -59,6 +61,9 @@ class PromptTemplate:
             raise UsageError(msg, hint=_HINT) from error
         self._flag = flag
         self._undefined = jinja2.UndefinedError
+        parts = (part for node in parsed.body for part in (node.nodes if isinstance(node, Output) else [node]))
+        self._text = self._template.render() if all(isinstance(part, TemplateData) for part in parts) else None
+        """What it says of every row, where it is text alone; rendered for each, that would be half of the encoding."""
         self.columns: Final[frozenset[str] | None] = None if WHOLE_ROW in names else frozenset(names)
         """The columns it refers to; None when it may refer to any."""
 
@@ -68,6 +73,8 @@ class PromptTemplate:
         Raises:
             InvalidRow: The template failed on it; `template` is set.
         """
+        if self._text is not None:
+            return self._text
         try:
             return self._template.render({WHOLE_ROW: columns, **columns})
         except self._undefined as error:

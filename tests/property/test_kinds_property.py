@@ -1,5 +1,6 @@
 import itertools
 import json
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -7,6 +8,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkgrok.core.errors import UsageError
 from bulkgrok.core.jsontext import one_line
 from bulkgrok.core.model import Answer, BadRow, Item, RawRow, Reply, Unusable
 from bulkgrok.core.money import ticks
@@ -14,6 +16,7 @@ from bulkgrok.kinds import KINDS, pending, sse
 from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.replies import ticks_of, tokens_of
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
+from bulkgrok.kinds.templates import PromptTemplate
 from bulkgrok.simulator import answers, catalogue, clips
 
 PRICES = Prices.shipped()
@@ -158,6 +161,17 @@ def usage_of(prompt, completion, reasoning, cached, ticks):
         "prompt_tokens_details": {"cached_tokens": cached},
         "cost_in_usd_ticks": ticks,
     }
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["é", "a ", "\n", "{", "}", "{#", "#}", "{{ a }}", "{% raw %}", "{% endraw %}"])))
+def test_a_template_of_text_alone_says_what_it_would_say_rendered_for_each_row(pieces):
+    text = "".join(pieces)
+    with suppress(UsageError):
+        plain = PromptTemplate(text, flag="--system")
+        rendered = PromptTemplate("{{ '' }}" + text, flag="--system")
+        assert plain.render({"a": 1}) == rendered.render({"a": 1})
+        assert plain.columns == rendered.columns
 
 
 @settings(deadline=None)
