@@ -85,6 +85,11 @@ def is_valid(text: bytes) -> bool:
     return _is_grammatical(text) and _is_utf8(text)
 
 
+def is_whole(text: bytes) -> bool:
+    """Tell whether bytes end where their JSON does, also where they are not UTF-8: text that was cut does not."""
+    return is_valid(text) or is_valid(text.decode("utf-8", "replace").encode())
+
+
 def _brackets(text: bytes) -> int:
     """Count opening brackets; where they are few, taking them out is several times as fast as `count`."""
     return 2 * len(text) - len(text.replace(b"[", b"")) - len(text.replace(b"{", b""))

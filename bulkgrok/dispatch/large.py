@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, TypeGuard
 
-from bulkgrok.core.jsonscan import is_valid
+from bulkgrok.core.jsonscan import is_whole
 from bulkgrok.core.model import Exchange, Reply
 from bulkgrok.core.ports import Kind, LargeBody, Offload
 
@@ -149,7 +149,7 @@ class LargeReplies:
             return self._kept(head, body)
         if body.size_bytes > self._answer_bytes:
             return self._kept(head, body)
-        if not reply.complete or (not body.framed and not is_valid(body.read().strip())):
+        if not reply.complete or (not body.framed and not is_whole(body.read().strip())):
             return replace(head, complete=False)
         return Whole(head=head, body=body)
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from bulkgrok.core.jsonscan import is_valid
+from bulkgrok.core.jsonscan import is_whole
 from bulkgrok.core.model import Reply
 from bulkgrok.transport.asking import Response
 from bulkgrok.transport.failures import FAILURES, printable
@@ -276,7 +276,7 @@ def _framed(response: Response) -> bool:
 
 
 def _reads_whole(body: bytes) -> bool:
-    return not body or is_valid(body.strip())
+    return not body or is_whole(body.strip())
 
 
 async def _on_thread(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - what it returns

@@ -178,6 +178,9 @@ TRICKS = {
     "a message of a list": answered(b'{"choices":[{"message":[]}]}'),
     "not a number": answered(b'{"choices":[{"message":{"content":NaN}}]}'),
     "single quotes": answered(b"{'choices':[]}"),
+    "no length, not UTF-8": Trick(
+        b"HTTP/1.1 200 OK\r\n" + JSON + b"\r\n" + GOOD.replace(b"well", b"\xff\xfe"), "bad", "bad", "close"
+    ),
     "not UTF-8": answered(GOOD.replace(b"well", b"\xff\xfe")),
     "UTF-16": answered(GOOD.decode().encode("utf-16")),
     "deep nesting": answered(DEEP),
