@@ -161,13 +161,14 @@ def summary_text(
         deadline_at: Until when the next outstanding request can be fetched.
         part: What was done of the run.
     """
-    done = report.succeeded + report.failed
+    half = part is not Part.WHOLE and report.exit_code in {0, 3} and (report.outstanding or report.pending != 0)
+    done = report.succeeded + report.failed + (report.outstanding if half and part is Part.SUBMIT else 0)
     rows = f"{count(done)} of {noun(report.rows, 'row')}" if report.rows is not None else noun(done, "row")
     pace = ""
     if requests and report.duration_s > 0:
         pace = f", {noun(requests, 'request')}, {rate(requests / report.duration_s)}"
     ending = ENDINGS.get(report.exit_code, "Stopped")
-    if part is not Part.WHOLE and report.exit_code in {0, 3} and (report.outstanding or report.pending != 0):
+    if half:
         ending = _HALVES[part] + " with failures" * bool(report.failed)
     simulator = SIMULATED if simulated else ""
     head = f"{ending}{simulator}: {rows} in {duration(report.duration_s)}{pace}"

@@ -7,6 +7,7 @@ import pytest
 from bulkgrok.cli.run import draining
 from bulkgrok.cli.summary import after_failures, summary_text
 from bulkgrok.core.model import Limits, Progress, Report
+from bulkgrok.core.part import Part
 
 
 def report(**changes):
@@ -67,6 +68,12 @@ def test_a_run_that_leaves_requests_behind_tells_their_deadline():
     waiting = report(outstanding=2, exit_code=130)
     assert "deadline  " in summary_text(waiting, requests=1, deadline_at=4e9).replace("deadline     ", "deadline  ")
     assert "deadline" not in summary_text(report(), requests=1, deadline_at=4e9)
+
+
+def test_what_was_submitted_counts_as_that_and_not_as_done():
+    sent = report(succeeded=0, failed=1, outstanding=99, exit_code=0)
+    assert summary_text(sent, requests=100, part=Part.SUBMIT).startswith("Submitted with failures: 100 of 100 rows")
+    assert summary_text(sent, requests=9, part=Part.COLLECT).startswith("Collected with failures: 1 of 100 rows")
 
 
 def test_failed_rows_are_tried_again_only_where_that_can_help(tmp_path):
