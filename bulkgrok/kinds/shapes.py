@@ -218,11 +218,12 @@ def _with_system(messages: object, own: str | None, flag: System) -> object:
     """Put the system message in front; what is no list is left to the kind's own checks."""
     if not isinstance(messages, list) or not messages:
         return messages
-    if any(isinstance(message, dict) and message.get("role") in _SYSTEM_ROLES for message in messages):
-        if own:
-            msg = "the row has both system and a system message in messages; give one of them"
-            raise InvalidRow(msg)
-        return messages
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") in _SYSTEM_ROLES:
+            if own:
+                msg = "the row has both system and a system message in messages; give one of them"
+                raise InvalidRow(msg)
+            return messages
     text = flag() if own is None else own
     return [{"role": "system", "content": text}, *messages] if text else messages
 
