@@ -173,10 +173,15 @@ def _same_input(found: RunIdentity, wanted: Wanted) -> None:
     here = printable(wanted.input_name)
     if found.input_name != wanted.input_name:
         what = f"{wanted.places.run_dir} belongs to another input, {printable(found.input_name)}, not {here}."
+        hint = "Start afresh beside it: type the same with -o OTHER.jsonl"
     else:
         what = f"{here} has changed since the run was begun{_sizes(found.input, wanted.fingerprint)}."
+        hint = (
+            "Put the old input back, and new rows in a file of their own; or start afresh beside it, which pays for "
+            "every row again: type the same with -o OTHER.jsonl"
+        )
     msg = f"{what} Nothing was sent, and nothing of the old run is lost."
-    raise RunMismatch(msg, hint="Start afresh beside it: type the same with -o OTHER.jsonl")
+    raise RunMismatch(msg, hint=hint)
 
 
 def _sizes(old: Fingerprint | None, new: Fingerprint | None) -> str:

@@ -15,22 +15,22 @@ from bulkgrok.core.ports import Checkpoint, Store
 from bulkgrok.core.retry import RowPolicy
 
 _BATCH: Final = 1_000
-_KILLED: Final = "the process ended before a reply was recorded"
 
 
 async def recover(checkpoint: Checkpoint, store: Store, *, policy: RowPolicy, at: float) -> int:
-    """Enter every intent without an outcome in the ledger as in doubt; return how many there were."""
-    rows = await checkpoint.call(store.submitting)
-    for row in rows:
+    """Enter every intent without an outcome in the ledger as in doubt, at the time it was sent; return how many."""
+    found = await checkpoint.call(store.pending_doubts)
+    for entry in found:
+        row = entry.row
         counts = await checkpoint.call(store.counts, row)
-        changes: list[Change] = [Doubt(row=row, at=at, reason=_KILLED)]
+        changes: list[Change] = [Doubt(row=row, at=entry.at, reason=entry.reason)]
         doubts = counts.doubts + 1
         if not policy.doubtful_again(doubts) or policy.spent(counts.attempts + 1):
-            message = f"sent {doubts} times without a usable reply; the last: {_KILLED}"
+            message = f"sent {doubts} times without a usable reply; the last: {entry.reason}"
             changes.append(_fail(row, at, Code.IN_DOUBT, message))
         await checkpoint.commit(*changes)
         failpoints.hit("recovery.doubted")
-    return len(rows)
+    return len(found)
 
 
 async def retry_failed(checkpoint: Checkpoint, store: Store, *, at: float) -> int:

@@ -74,6 +74,7 @@ def test_a_changed_input_is_refused_with_6(simulator, bulkgrok, source, change):
     done = bulkgrok("run", source, "--base-url", api.base_url)
     assert done.returncode == 6
     assert "in.jsonl" in done.stderr
+    assert "pays for every row again" in done.stderr
     assert sent(api) == before
 
 

@@ -1,5 +1,6 @@
 """Looking at a run on disk: going on, killed, finished, or not there at all."""
 
+import asyncio
 import csv
 import dataclasses
 import fcntl
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from bulkgrok.checkpoint import open_store
+from bulkgrok.checkpoint import Committer, open_store
 from bulkgrok.cli import main
 from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Lose, Redeem, Refuse, Retry, Submit, Succeed
 from bulkgrok.core.model import Code, Entry, Fingerprint, Item, Mode, Progress, RowError, RunIdentity
+from bulkgrok.core.retry import RowPolicy
+from bulkgrok.engine.recovery import recover
 from bulkgrok.telemetry.wording import money
 
 AT = 1_790_000_000.0
@@ -284,6 +287,21 @@ def test_audit_as_csv_is_no_formula_no_command_and_one_line_an_entry(tmp_path, c
         assert len(text) < 32_767
         for part in (text, *text.split(";")):
             assert part.lstrip()[:1] not in {"=", "+", "-", "@", "\uff1d"}
+
+
+def test_what_was_in_flight_at_a_kill_reads_the_same_before_and_after_the_next_start(run_dir, capsysbinary):
+    async def next_start():
+        store = open_store(run_dir / "checkpoint.db")
+        committer = Committer(store)
+        await committer.start()
+        policy = RowPolicy(max_attempts=8, resubmit_doubtful=True, resubmit_lost=True)
+        assert await recover(committer, store, policy=policy, at=AT + 86_400) == 1
+        await committer.close()
+
+    _, before = told(capsysbinary, "audit", run_dir, "--csv")
+    asyncio.run(next_start())
+    _, after = told(capsysbinary, "audit", run_dir, "--csv")
+    assert sorted(records(after), key=str) == sorted(records(before), key=str)
 
 
 def test_audit_in_two_forms_at_once_is_refused(run_dir, capsysbinary):

@@ -216,7 +216,7 @@ MUTANTS = (
         name="killed-without-ledger",
         breaks="what was in flight at a crash is explained",
         file="engine/recovery.py",
-        old="        changes: list[Change] = [Doubt(row=row, at=at, reason=_KILLED)]\n",
+        old="        changes: list[Change] = [Doubt(row=row, at=entry.at, reason=entry.reason)]\n",
         new="""        from bulkgrok.core.lifecycle import Unsent
 
         changes: list[Change] = [Unsent(row=row)]
@@ -226,8 +226,8 @@ MUTANTS = (
         name="recovery-skipped",
         breaks="every row that is not at its end has a rule",
         file="engine/recovery.py",
-        old="    rows = await checkpoint.call(store.submitting)\n",
-        new="    rows = (await checkpoint.call(store.submitting))[:0]\n",
+        old="    found = await checkpoint.call(store.pending_doubts)\n",
+        new="    found = (await checkpoint.call(store.pending_doubts))[:0]\n",
     ),
     Mutant(
         name="loss-without-ledger",
