@@ -344,7 +344,7 @@ def test_an_output_of_local_files_moves_to_a_bucket_at_no_cost(run, bulkgrok, bu
     Path(asset["path"]).unlink()
     again = bulkgrok("run", source, "-o", run.address("out/"), *flags, env=bucket.environment(), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert bucket.keys("stores", run.key("out/_media")) == [run.key("out/media/00000300-300.mp4")]
+    assert bucket.keys("stores", run.key("out/_media")) == [run.key("out/_media/00000300-300.mp4")]
 
 
 def test_nothing_that_matters_lies_in_the_scratch_folder(run, bucket, api, tmp_path):
