@@ -84,6 +84,22 @@ MUTANTS = (
         found_by=("tests/simulation/test_disk.py",),
     ),
     Mutant(
+        name="log-not-flushed",
+        breaks="what was acknowledged is on the disk",
+        file="checkpoint/flushing.py",
+        old="            os.fdatasync(fd)\n",
+        new="            pass\n",
+        found_by=("tests/unit/checkpoint/test_flushing.py",),
+    ),
+    Mutant(
+        name="locks-let-go",
+        breaks="a reader that ends lets go of no lock of the runner's",
+        file="checkpoint/flushing.py",
+        old="            if shared.users:\n                return\n",
+        new="",
+        found_by=("tests/unit/checkpoint/test_flushing.py",),
+    ),
+    Mutant(
         name="output-not-flushed",
         breaks="a finished run's output survives a power cut",
         file="sinks/jsonl.py",

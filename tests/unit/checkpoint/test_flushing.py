@@ -105,6 +105,35 @@ def test_a_connection_that_closes_lets_go_of_no_lock_of_another_one(tmp_path: Pa
     assert descriptors_of(path) == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="where nothing tells of descriptors")
+def test_what_is_flushed_is_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = connect(tmp_path / "a.db"), connect(tmp_path / "b.db")
+    for connection in (first, second):
+        connection.execute("CREATE TABLE t (a)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    flushed: list[str] = []
+    flush = os.fdatasync
+
+    def note(fd: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        flush(fd)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    first.execute("INSERT INTO t VALUES (1)")
+    assert set(flushed) == {"a.db-wal"}
+    flushed.clear()
+    second.execute("INSERT INTO t VALUES (1)")
+    assert set(flushed) == {"b.db-wal"}
+    flushed.clear()
+    first.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert flushed[:2] == ["a.db-wal", "a.db"]
+    flushed.clear()
+    first.execute("INSERT INTO t VALUES (1)")
+    assert set(flushed) == {"a.db-wal"}
+    first.close()
+    second.close()
+
+
 def test_a_flush_that_fails_is_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = connect(tmp_path / "a.db")
     connection.execute("CREATE TABLE t (a)")
@@ -116,6 +145,8 @@ def test_a_flush_that_fails_is_an_error_of_the_disk(tmp_path: Path, monkeypatch:
     with pytest.raises(apsw.IOError) as caught:
         connection.execute("INSERT INTO t VALUES (1)")
     assert caught.value.extendedresult == apsw.SQLITE_IOERR_FSYNC
+    monkeypatch.undo()
+    connection.close(True)
 
 
 def test_a_file_that_was_exchanged_is_left_to_sqlite(tmp_path: Path) -> None:
