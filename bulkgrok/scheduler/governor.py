@@ -28,7 +28,7 @@ _NEAR_S: Final = 15.0
 _PAST_S: Final = 35.0
 _FASTER: Final = 1.05
 _EVEN_AT: Final = 5.0
-"""Requests a second below which growth is slower: each step past the limit costs a refusal."""
+"""Requests a second below which growth is slower where no limit was named: each step past it costs a refusal."""
 _FORGOTTEN_S: Final = 900.0
 _LONGEST_PAUSE_S: Final = 30.0
 _FEEL_S: Final = 1.0
@@ -230,9 +230,7 @@ class Governor:
         elif through > 0.0 and not self._innocent:
             self._knee, self._grown_s = max(_SLOWEST, min(through, self._before)), 0.0
         elif self._pace is None:
-            if self._most or self._pauses:
-                return  # it was not the rate
-            self._knee, self._grown_s = 1.0, 0.0
+            return  # it was not the rate, or nothing tells what the rate is
         if self._pace is None:
             self._pace = Pace(1.0, lag_s=self._lag_s)
         self._set(self._pace)
@@ -244,7 +242,8 @@ class Governor:
             self._ceilings.clear()
             self._grown_s = _NEAR_S
         if pace.full(now):
-            self._grown_s += min(1.0, now - self._sent_at) * min(1.0, pace.per_s / _EVEN_AT)
+            slower = 1.0 if self._ceilings else min(1.0, pace.per_s / _EVEN_AT)
+            self._grown_s += min(1.0, now - self._sent_at) * slower
             self._set(pace)
 
     def _set(self, pace: Pace) -> None:

@@ -97,6 +97,29 @@ def test_a_lone_refusal_among_few_requests_is_not_laid_to_their_rate():
     assert governor.per_s is None
 
 
+def test_a_refusal_before_anything_was_let_through_says_nothing_of_the_rate():
+    governor = Governor()
+    governor.take(0.0)
+    throttled(governor, 0.05, sent_at=0.0)
+    assert 0.05 < governor.open_at <= 0.55
+    assert governor.per_s is None
+
+
+def test_below_a_limit_that_was_named_the_pace_grows_soon_however_slow_it_is():
+    governor = Governor()
+    for request in range(2):
+        governor.take(0.1 * request)
+    throttled(governor, 0.3, sent_at=0.1)  # one was let through: the pace is about one a second
+    assert governor.per_s is not None
+    throttled(governor, 5.0, sent_at=4.9, named=RateLimit(what="requests", per_s=20.0, said=True, measure="per second"))
+    now = 7.0
+    while now < 120.0:
+        now = max(now, governor.open_at)
+        governor.take(now)
+        governor.good(now)
+    assert governor.per_s > 10.0
+
+
 @pytest.mark.parametrize(
     ("text", "what", "per_s"),
     [
