@@ -88,6 +88,7 @@ class Client:
         Raises:
             ApiError: The API refused, or no usable reply came (`status` is None then: it may have been billed).
         """
+        _check(body)
         if body.get("stream") or body.get("deferred"):
             msg = "a body with stream or deferred is for stream_chat or submit_deferred"
             raise UsageError(msg)
@@ -99,6 +100,7 @@ class Client:
         Raises:
             ApiError: The API refused, or the stream broke after what was yielded.
         """
+        _check(body)
         encoded = encode({**body, "stream": True})
         failures, delay = 0, None
         while failures == 0 or delay is not None:
@@ -125,6 +127,7 @@ class Client:
         Raises:
             ApiError: The API refused, or accepted it without an id that can be used.
         """
+        _check(body)
         body = {**{key: value for key, value in body.items() if key != "stream"}, "deferred": True}
         return request_id_of(await self._post(_CHAT, body, timeout_s=_LONGEST_S, idle_s=_DEFERRED_IDLE_S))
 
@@ -280,3 +283,14 @@ class Videos:
             path, fields, timeout_s=_LONGEST_S, idle_s=_DEFERRED_IDLE_S
         )
         return {**as_object(reply), "request_id": request_id_of(reply)}
+
+
+def _check(body: object) -> None:
+    """Refuse what is no request body.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not isinstance(body, Mapping):
+        msg = f"a request body is a dict as the API reads it, not {type(body).__name__}. Nothing was sent."
+        raise UsageError(msg, hint='Give one like {"messages": [{"role": "user", "content": "Hello"}]}.')

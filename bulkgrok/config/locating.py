@@ -2,8 +2,8 @@
 
     run data/in.jsonl   data/in.results.jsonl   data/in.errors.jsonl   data/in.media/   data/in.bulkgrok/
     -o x/y.jsonl        x/y.jsonl               x/y.errors.jsonl       x/y.media/       x/y.bulkgrok/
-    -o x/out/           x/out/part-…            x/out/_errors.jsonl    x/out/_media/    x/out.bulkgrok/
-    -o s3://b/out/      s3://b/out/part-…       …/_errors.jsonl        …/_media/        ./out.bulkgrok/
+    -o x/out/           x/out/part-…            x/out/_errors.jsonl    x/out/media/     x/out.bulkgrok/
+    -o s3://b/out/      s3://b/out/part-…       …/_errors.jsonl        …/media/         ./out.bulkgrok/
     -o s3://b/y.jsonl   s3://b/y.jsonl          s3://b/y.errors.jsonl  s3://b/y.media/  ./y.bulkgrok/
 
 Law: looks at the disk (is it a folder, is it the same file), changes nothing. No file of a run may be another one.
@@ -63,7 +63,7 @@ def places(config: RunConfig) -> Places:
         folder=folder,
         output_format=output_format,
         errors=output / "_errors.jsonl" if folder else beside / f"{base}.errors.jsonl",
-        media_dir=config.media_dir or (output / "_media" if folder else beside / f"{base}.media"),
+        media_dir=config.media_dir or (output / "media" if folder else beside / f"{base}.media"),
         asset_base=output if folder else beside,
         run_dir=run_dir,
         checkpoint=config.checkpoint or run_dir / CHECKPOINT,
@@ -85,7 +85,7 @@ def _remote(config: RunConfig, output: Address) -> Places:
         folder=folder,
         output_format=output_format,
         errors=output / "_errors.jsonl" if folder else output.with_name(f"{base}.errors.jsonl"),
-        media_dir=config.media_dir or (output / "_media" if folder else output.with_name(f"{base}.media")),
+        media_dir=config.media_dir or (output / "media" if folder else output.with_name(f"{base}.media")),
         asset_base=output if folder else output.parent,
         run_dir=run_dir,
         checkpoint=config.checkpoint or run_dir / CHECKPOINT,

@@ -434,7 +434,7 @@ class Conductor:
     def _template_error(self, failed: list[BadRow]) -> UsageError:
         which = f"each of the first {len(failed)} rows" if len(failed) > 1 else "the only row"
         return UsageError(
-            f"The template failed on {which} of {self._source.name}: {failed[0].message} Nothing was sent.",
+            f"The template failed on {which} of {self._source.name}: {failed[0].message}. Nothing was sent.",
             hint="Look at what would be sent with --preview 3.",
         )
 

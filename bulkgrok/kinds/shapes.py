@@ -229,5 +229,5 @@ def _with_system(messages: object, own: str | None, flag: System) -> object:
 
 
 def _no_shape(row: JsonObject) -> str:
-    names = ", ".join(str(name)[:40] for name in list(row)[:20]) or "no fields"
+    names = ", ".join(f"{name:.40}{' (null)' if row[name] is None else ''}" for name in list(row)[:20]) or "no fields"
     return f"the row has neither prompt nor messages nor body (it has {names}); --prompt makes a prompt of its columns"

@@ -121,14 +121,17 @@ def test_the_gsm8k_questions_end_to_end_and_equal_from_and_to_parquet(
     assert dict(read) == answers
 
 
-def test_a_folder_of_parts_is_one_data_set_to_its_readers_videos_beside_them_or_not(tmp_path, simulator, bulkgrok):
+def test_the_parts_in_a_folder_are_one_data_set_to_readers_though_videos_lie_beside_them(tmp_path, simulator, bulkgrok):
     api = simulator("--video-latency", "0.1")
     rows = [{"prompt": "one"}, {"kind": "video", "prompt": "two", "duration": 1}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
     done = bulkgrok("run", tmp_path / "in.jsonl", "-o", f"{tmp_path}/out/", "--base-url", api.base_url)
     assert done.returncode == 0, done.stderr
-    assert sorted(pq.read_table(tmp_path / "out")["row"].to_pylist()) == [0, 1]
-    assert sorted(pd.read_parquet(tmp_path / "out")["row"]) == [0, 1]
+    parts = sorted((tmp_path / "out").glob("*.parquet"))
+    assert (tmp_path / "out" / "media" / "00000001-1.mp4").is_file()
+    assert sorted(pq.read_table(parts)["row"].to_pylist()) == [0, 1]
+    assert sorted(pd.read_parquet(parts)["row"]) == [0, 1]
+    assert sorted(duckdb.read_parquet(f"{tmp_path}/out/*.parquet").fetchnumpy()["row"].tolist()) == [0, 1]
 
 
 def test_the_vbench_prompts_become_videos_on_disk(tmp_path, simulator, bulkgrok, lines, shared_data):

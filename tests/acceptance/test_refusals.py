@@ -160,6 +160,7 @@ def test_a_template_that_fails_everywhere_is_a_usage_error(simulator, bulkgrok, 
     done = bulkgrok("run", source, "--base-url", api.base_url, "--prompt", "{{ questoin }}")
     assert done.returncode == 2
     assert "questoin" in done.stderr
+    assert ". Nothing was sent." in done.stderr
     assert sent(api) == (0, 0)
     assert bulkgrok("run", source, "--base-url", api.base_url, "--prompt", "{{ prompt }}").returncode == 0
 

@@ -66,6 +66,14 @@ def test_chat_returns_the_api_s_json(play):
     assert b"Authorization: Bearer xai-key\r\n" in wire.requests[0][0]
 
 
+@pytest.mark.parametrize("call", ["chat", "submit_deferred"])
+def test_what_is_no_body_is_refused_in_words(play, call):
+    error, _, wire = ask(play, play.always(play.reply(dumps(DONE))), lambda client: getattr(client, call)("Hello"))
+    assert isinstance(error, UsageError)
+    assert "not str" in str(error)
+    assert wire.requests == []
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

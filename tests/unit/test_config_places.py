@@ -67,7 +67,7 @@ def folder_of_parts(kind):
     return {
         "output": "x/out",
         "errors": "x/out/_errors.jsonl",
-        "media_dir": "x/out/_media",
+        "media_dir": "x/out/media",
         "asset_base": "x/out",
         "run_dir": "x/out.bulkgrok",
         "checkpoint": "x/out.bulkgrok/checkpoint.db",
@@ -190,7 +190,7 @@ def test_an_output_in_an_object_store_has_its_run_directory_here(output, folder,
     assert found.run_id == str(found.output)
     if folder:
         assert str(found.errors) == f"{found.output}/_errors.jsonl"
-        assert str(found.media_dir) == f"{found.output}/_media"
+        assert str(found.media_dir) == f"{found.output}/media"
         assert found.asset_base == found.output
     else:
         assert str(found.errors) == "s3://bucket/some/out.errors.jsonl"

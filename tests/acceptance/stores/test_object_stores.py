@@ -280,7 +280,7 @@ def test_a_store_that_goes_away_during_the_run_ends_it_with_8_and_nothing_is_los
 def test_videos_are_put_beside_the_parts_never_over_what_is_there_and_again_where_they_are_missing(run, bucket):
     rows = [{"custom_id": f"v{n}", "kind": "video", "prompt": f"clip {n}", "duration": 1} for n in range(3)]
     bucket.put("stores", run.key("in.jsonl"), b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-    bucket.put("stores", run.key("out/_media/00000001-v1.mp4"), b"somebody's")
+    bucket.put("stores", run.key("out/media/00000001-v1.mp4"), b"somebody's")
     done = run("in.jsonl", "out/", "--output-format", "jsonl", "--poll-interval", "0.1")
     assert done.returncode == 0, done.stderr
     found = {}
@@ -289,13 +289,13 @@ def test_videos_are_put_beside_the_parts_never_over_what_is_there_and_again_wher
         found[row["row"]] = asset
         data = bucket.get("stores", run.key(f"out/{asset['path']}"))
         assert len(data) == asset["bytes"]
-    assert found[0]["path"] == "_media/00000000-v0.mp4"
-    assert found[1]["path"] == "_media/00000001-v1-2.mp4"
-    assert bucket.get("stores", run.key("out/_media/00000001-v1.mp4")) == b"somebody's"
-    before = bucket.get("stores", run.key("out/_media/00000000-v0.mp4"))
-    bucket.delete("stores", run.key("out/_media/00000000-v0.mp4"))
+    assert found[0]["path"] == "media/00000000-v0.mp4"
+    assert found[1]["path"] == "media/00000001-v1-2.mp4"
+    assert bucket.get("stores", run.key("out/media/00000001-v1.mp4")) == b"somebody's"
+    before = bucket.get("stores", run.key("out/media/00000000-v0.mp4"))
+    bucket.delete("stores", run.key("out/media/00000000-v0.mp4"))
     assert run("in.jsonl", "out/", "--output-format", "jsonl").returncode == 0
-    assert bucket.get("stores", run.key("out/_media/00000000-v0.mp4")) == before
+    assert bucket.get("stores", run.key("out/media/00000000-v0.mp4")) == before
 
 
 def test_a_run_is_found_by_the_address_it_reads_or_writes(run, bulkgrok, bucket, tmp_path):
@@ -344,7 +344,7 @@ def test_an_output_of_local_files_moves_to_a_bucket_at_no_cost(run, bulkgrok, bu
     Path(asset["path"]).unlink()
     again = bulkgrok("run", source, "-o", run.address("out/"), *flags, env=bucket.environment(), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert bucket.keys("stores", run.key("out/_media")) == [run.key("out/_media/00000300-300.mp4")]
+    assert bucket.keys("stores", run.key("out/media")) == [run.key("out/media/00000300-300.mp4")]
 
 
 def test_nothing_that_matters_lies_in_the_scratch_folder(run, bucket, api, tmp_path):

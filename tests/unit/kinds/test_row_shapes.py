@@ -171,7 +171,7 @@ def test_with_a_template_only_names_and_switches_of_the_row_count():
         ({"prompt": "x", "messages": []}, "both prompt and messages"),
         ({}, "neither prompt nor messages"),
         ({"question": "x"}, "it has question"),
-        ({"prompt": None}, "neither prompt nor messages"),
+        ({"prompt": None}, "neither prompt nor messages nor body (it has prompt (null))"),
         ({"prompt": ""}, "prompt must be a non-empty string"),
         ({"prompt": "  \n"}, "prompt must be a non-empty string"),
         ({"prompt": 5}, "it is 5"),
