@@ -221,11 +221,14 @@ class Writing:
 
     def _accept(self, change: Accept) -> None:
         request_id = stored_text(change.request_id)
-        holder = self._execute(_SQL["holder"], (request_id, change.row)).fetchone()
-        if holder is not None:
+        try:
+            self._move(change, change.row, "accept", request_id, change.deadline_at)
+        except apsw.ConstraintError:  # the index item_receipt
+            holder = self._execute(_SQL["holder"], (request_id, change.row)).fetchone()
+            if holder is None:
+                raise
             msg = f"row {change.row}: the request id {change.request_id!r} is that of row {holder[0]}"
-            raise ValueError(msg)
-        self._move(change, change.row, "accept", request_id, change.deadline_at)
+            raise ValueError(msg) from None
         self._most.pop(change.row, None)  # there may be a million of them
 
     # An answer

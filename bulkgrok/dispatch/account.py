@@ -108,13 +108,18 @@ class Rejections:
         self._questioned.append(fail)
         return await self._ask() if len(self._questioned) % _IN_A_ROW == 0 else None
 
+    @property
+    def attentive(self) -> bool:
+        """Whether it makes a difference that a request was accepted or answered: nearly never."""
+        return bool(self._questioned) or self._first.armed
+
     async def other(self, submitted_at: float) -> None:
         """Note that a request was accepted or answered, and when it was sent (UNIX seconds).
 
         What was held back before that are rows' failures: the account is well. An answer to what was sent before a
         403 came says nothing about it.
         """
-        if self._questioned or self._first.armed:
+        if self.attentive:
             cleared = [fail for fail in self._questioned if fail.at < submitted_at]
             self._questioned = [fail for fail in self._questioned if fail.at >= submitted_at]
             await self._commit([*self._first.release(), *cleared])

@@ -169,7 +169,8 @@ class Poster:
     async def _answered(self, work: Work, reply: Reply, submitted_at: float) -> Feedback:
         redeem, record = self._redeem(work, reply, submitted_at)
         tokens = await self._settler.answered(redeem, record)
-        await self._rejections.other(submitted_at)
+        if self._rejections.attentive:
+            await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 
     async def _accepted(self, work: Work, request_id: RequestId, reply: Reply, submitted_at: float) -> Feedback:
@@ -192,7 +193,8 @@ class Poster:
             self._events("request.id_repeated", row=item.row, request_id=request_id)
             return await self._in_doubt(work, "accepted with the request id of another row", served=True)
         failpoints.hit("post.accepted")
-        await self._rejections.other(submitted_at)
+        if self._rejections.attentive:
+            await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD, job=job)
 
     def _redeem(self, work: Work, reply: Reply, submitted_at: float) -> tuple[Redeem, Record]:

@@ -364,7 +364,8 @@ class Conductor:
         if isinstance(encoded, BadRow):
             await self._bad_row(encoded)
             return
-        await self._templates_work()
+        if self._templates_failed is not None:
+            await self._templates_work(self._templates_failed)
         if counts is not None and counts.posts and counts.digest != encoded.digest and not self._known.rebound:
             raise self._other_row(raw.row)
         if not again:
@@ -407,11 +408,9 @@ class Conductor:
             return
         await self._commit_bad(bad)
 
-    async def _templates_work(self) -> None:
+    async def _templates_work(self, failed: list[BadRow]) -> None:
         """Note that a row could be encoded: rows on which the template failed before are bad rows."""
-        if self._templates_failed is None:
-            return
-        failed, self._templates_failed = self._templates_failed, None
+        self._templates_failed = None
         for bad in failed:
             await self._commit_bad(bad)
 
