@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -90,8 +91,11 @@ def succeeded(spent: Spent, rows: int) -> Spent:
     """Return it, if every row has its answer.
 
     Raises:
-        RuntimeError: It has not.
+        RuntimeError: It has not, or its peak is this process's: that is where the peak of one that is started begins.
     """
+    if spent.peak_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024:
+        msg = "the process that measures is larger than the one that is measured: its peak is not known"
+        raise RuntimeError(msg)
     if (found := json.loads(spent.output)["succeeded"]) != rows:
         msg = f"{found} of {rows} rows succeeded: {spent.output}"
         raise RuntimeError(msg)
