@@ -296,8 +296,14 @@ class Conductor:
             if not whole:
                 break
         await self._end_of_input()
+        await self._counted(rows, whole=whole)
+
+    async def _counted(self, rows: int, *, whole: bool) -> None:
+        """Note how many rows were read, and whether they are all there are."""
         self._progress.rows = rows if self._limit is None else min(rows, self._limit)
         if whole and self._source.fixed:
+            if rows == 0:
+                self._say(f"note: {self._source.name} holds no rows")
             await self._checkpoint.call(self._store.note, "rows", rows)
 
     async def _settling_between(

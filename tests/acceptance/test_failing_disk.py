@@ -142,7 +142,7 @@ def some_calls_fail(folder, api, number):
     run.lives.begin("fiu-run", "-x", "-f", control, *(f"-c{commands[name]}" for name in points if name in AT_ONCE))
     if later := [command for name, command in commands.items() if name in LATER]:
         posts = chance.randrange(ROWS)
-        run.lives.wait_for(lambda: run.posts > posts, look_s=0.005)
+        run.lives.wait_for(lambda: run.posts > posts, within_s=60.0, look_s=0.005)
         for command in later:
             switch(control, run.lives.process.pid, command)
     end = ended_well(run, aborts="posix/io/rw/write" in points)
@@ -159,4 +159,4 @@ def test_any_call_fails_with_some_probability(tmp_path, api):
 
 def switch(control, pid, command):
     """Switch a failure point on in a process that may have ended meanwhile."""
-    subprocess.run(["fiu-ctrl", "-f", control, "-c", command, str(pid)], capture_output=True, check=False, timeout=5)
+    subprocess.run(["fiu-ctrl", "-f", control, "-c", command, str(pid)], capture_output=True, check=False, timeout=30)

@@ -165,6 +165,14 @@ def test_a_template_that_fails_everywhere_is_a_usage_error(simulator, bulkgrok, 
     assert bulkgrok("run", source, "--base-url", api.base_url, "--prompt", "{{ prompt }}").returncode == 0
 
 
+def test_an_input_without_rows_is_done_and_says_so(tmp_path, bulkgrok):
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    done = bulkgrok("run", empty, "--simulate")
+    assert done.returncode == 0, done.stderr
+    assert f"note: {empty} holds no rows" in done.stderr
+
+
 def test_strict_refuses_an_input_with_a_bad_row(tmp_path, simulator, bulkgrok, source):
     api = simulator()
     with source.open("a") as file:

@@ -88,6 +88,15 @@ class Lives:
         """Send a signal; harmless when the process has ended."""
         self.process.send_signal(number)
 
+    def hold(self):
+        """Stop the process as SIGSTOP does, and return once none of its threads is in a call of the system any more."""
+        self.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        until = time.monotonic() + 30
+        while not all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in tasks.glob("*/stat")):
+            assert time.monotonic() < until
+            time.sleep(_LOOK_S)
+
     def cut(self, wire=None):
         """Cut the connections of this life; without a wire, note that something else did."""
         if wire is not None:
