@@ -141,8 +141,10 @@ def some_calls_fail(folder, api, number):
     control = folder / "fiu"
     run.lives.begin("fiu-run", "-x", "-f", control, *(f"-c{commands[name]}" for name in points if name in AT_ONCE))
     if later := [command for name, command in commands.items() if name in LATER]:
-        posts = chance.randrange(ROWS)
-        run.lives.wait_for(lambda: run.posts > posts, within_s=60.0, look_s=0.005)
+        # Not while Python reads its modules, and those of the checkpoint.
+        run.lives.wait_for(path_of(run, "checkpoint.db-wal").exists, within_s=60.0)
+        posts = run.posts + chance.randrange(ROWS)  # of others that run beside it as well
+        run.lives.wait_for(lambda: run.posts > posts, look_s=0.005)
         for command in later:
             switch(control, run.lives.process.pid, command)
     end = ended_well(run, aborts="posix/io/rw/write" in points)
