@@ -191,8 +191,9 @@ class Committer:
             money = self._carry_out([entry])
             if entry.then is None:
                 self._deliver([entry], money)
-            else:  # whoever hands in is told later, never at once
-                self._loop.call_soon(self._deliver, [entry], money)
+            else:  # whoever hands in is told later, never at once; of the money at once, or it would be out of date
+                self._deliver([], money)
+                self._loop.call_soon(self._deliver, [entry], None)
         else:
             self._gathered.append(entry)
             if not self._busy:
