@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ def make_private(folder: Path, *, flag: str) -> None:
     try:
         _make(folder)
         found = folder.stat()
-        for place in (folder, folder.parent):
+        for place in _lineage(folder):
             _sync(place)
     except OSError as error:
         msg = f"The folder {folder} cannot be made or used: {error.strerror}. Nothing was sent."
@@ -53,7 +54,18 @@ def _make(folder: Path) -> None:
         folder = folder.parent
     for place in reversed(missing):
         place.mkdir(mode=_PRIVATE if place == missing[0] else _PARENT, exist_ok=True)
-        _sync(place.parent)
+
+
+def _lineage(folder: Path) -> Iterator[Path]:
+    """Yield a folder and those it lies in, as far as they are on the same file system.
+
+    All of them, though they may be old: an earlier start may have made some and ended before they were durable.
+    """
+    device = folder.stat().st_dev
+    for place in (folder, *folder.absolute().parents):
+        if place.stat().st_dev != device:
+            return
+        yield place
 
 
 def _sync(folder: Path) -> None:
