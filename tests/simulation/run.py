@@ -4,7 +4,7 @@
     python tests/simulation/run.py --seed 1234                         # one seed, twice: is it the same both times?
 
 The last line counts; the exit code is 1 where anything was violated. A failing seed is printed with the command that
-plays it again.
+plays it again. Ctrl-C and SIGTERM end it like the time: histories under way are played to their end, and counted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from histories.scenario import POINTS
 
 DAY_S = 86_400.0
 HUNG_S = 120.0
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+EVERY = 1_000
+"""Histories after which a line on stderr says how far it is."""
 ENOUGH = 200
 """Histories after which each point worth dying in must have been come to."""
 
@@ -56,9 +59,22 @@ def guarded(seed: int, address: str = "") -> Verdict:
         signal.signal(signal.SIGALRM, before)
 
 
+def deaf() -> None:
+    """Leave signals that ask for the end to the process that counts."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+
+
 def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
-    """Yield verdicts of one seed after the other until the time is over."""
+    """Yield verdicts of one seed after the other until the time is over, or a signal asks for the end."""
     ends_at = time.monotonic() + options.seconds
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal ends_at
+        ends_at = 0.0
+
+    for ending in ENDINGS:
+        signal.signal(ending, stop)
     seeds = itertools.count(options.first_seed)
     if options.histories is not None:
         seeds = itertools.islice(seeds, options.histories)
@@ -67,7 +83,9 @@ def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
             yield guarded(seed, options.address)
             if time.monotonic() >= ends_at:
                 return
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+    # A player leaves the end to the process that counts: Ctrl-C reaches both.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=deaf) as pool:
         playing: set[Future[Verdict]] = {
             pool.submit(guarded, seed, options.address) for seed in itertools.islice(seeds, options.jobs)
         }
@@ -98,6 +116,8 @@ def many(options: argparse.Namespace) -> int:
         )
         reached.update(verdict.reached)
         last = max(last, verdict.seed)
+        if counts["histories"] % EVERY == 0:
+            print(f"… {counts['histories']} histories, {counts['power_cuts']} power cuts", file=sys.stderr, flush=True)
         if options.stop_at_first and verdict.violations:
             break
     missed = [point for point in POINTS if not reached[point]] if counts["histories"] >= ENOUGH else []
