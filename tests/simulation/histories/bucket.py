@@ -41,13 +41,29 @@ class FlushedBucket(ObjectStore):
                     file.write(block)
                 file.flush()
                 os.fsync(file.fileno())
-            hidden.rename(path)
-            _flush(path.parent)
+            self._show(hidden, path)
         found = self.look(key)
         if found is None or found.size != size:
             msg = "the store keeps something else"
             raise ObjectFailure(msg)
         return found
+
+    def _show(self, hidden: Path, path: Path) -> None:
+        """Let an object be seen; what was seen stays, so one that cannot be flushed was never there."""
+        before = self._root / ".before"
+        before.unlink(missing_ok=True)
+        if path.exists():
+            before.hardlink_to(path)
+        hidden.rename(path)
+        try:
+            _flush(path.parent)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            else:
+                path.unlink()
+            raise
+        before.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """Remove an object."""
