@@ -249,11 +249,13 @@ async def _drive(engine: Engine, display: Display) -> Report:
     stop.attach(asyncio.get_running_loop())
     ticker = asyncio.create_task(_tick(engine, display))
     try:
-        return await engine.run()
+        report = await engine.run()
+        display.update(engine.progress)
     finally:
         ticker.cancel()
         await asyncio.gather(ticker, return_exceptions=True)
         stop.detach()
+    return report
 
 
 async def _tick(engine: Engine, display: Display) -> None:

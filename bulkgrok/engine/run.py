@@ -162,6 +162,7 @@ class Engine:
                 stopped_alike=self.stages is not None and self.stages.note_stopped_alike,
             )
         self.progress.state = "finished"
+        self.progress.in_flight = self.progress.downloads = 0  # the last look was before the last replies
         self._write_status(report)
         self._events("run.finished", exit_code=report.exit_code, succeeded=report.succeeded, failed=report.failed)
         return report

@@ -1,7 +1,8 @@
 """Progress on standard error: a bar on a terminal, plain lines elsewhere, JSON lines, or nothing.
 
-Law: a display is told `update(progress)` several times a second and decides itself when to draw. A terminal that has
-gone away or refuses a character stops nothing. Foreign text is made printable before it is shown.
+Law: a display is told `update(progress)` several times a second, and once when the run has ended; it decides itself
+when to draw. A terminal that has gone away or refuses a character stops nothing. Foreign text is made printable before
+it is shown.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _gist(progress: Progress) -> tuple[str, str]:
 
 
 class PlainDisplay:
-    """A line every 30 s and whenever the run's state or its note changes."""
+    """A line every 30 s and whenever the run's state or its note changes; its end is told by the summary."""
 
     def __init__(self, stream: TextIO, *, monotonic: Monotonic = time.monotonic) -> None:
         self._lines = _Lines(stream)
@@ -128,6 +129,8 @@ class PlainDisplay:
 
     def update(self, progress: Progress) -> None:
         """Write a line if one is due."""
+        if progress.state == "finished":
+            return
         now = self._monotonic()
         self._pace.add(now, progress.succeeded + progress.failed - progress.done_before)
         told = _gist(progress)
@@ -147,7 +150,10 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """A JSON object with every counter, each 2 s and whenever state or note change; messages are objects too."""
+    """A JSON object with every counter, each 2 s and whenever state or note change; messages are objects too.
+
+    The last one is of the state "finished" and holds the final counts, however the run ended.
+    """
 
     def __init__(self, stream: TextIO, *, monotonic: Monotonic = time.monotonic) -> None:
         self._lines = _Lines(stream)

@@ -43,6 +43,12 @@ def until_running(process):
     pytest.fail("the run ended before it was running")
 
 
+def last_progress(err):
+    """Return the last object of progress that a run with `--progress json` showed."""
+    objects = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    return [found for found in objects if found["type"] == "progress"][-1]
+
+
 @pytest.fixture
 def few(tmp_path):
     (tmp_path / "in.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\nrubbish\n', encoding="ascii")
@@ -74,6 +80,16 @@ def test_json_on_standard_output_is_one_object_with_the_documented_keys(few):
         "run_id", "rows", "succeeded", "failed", "pending", "outstanding", "failed_by_code", "in_doubt", "lost",
         "cost_usd", "tokens", "output", "errors", "run_dir", "duration_s", "exit_code",
     ]  # fmt: skip
+
+
+def test_the_last_progress_that_is_shown_is_the_end(many):
+    code, out, err = run(many, "in.jsonl", "--progress", "json", "--json")
+    summary, last = json.loads(out), last_progress(err)
+    assert (code, last["state"]) == (0, "finished")
+    assert (last["in_flight"], last["outstanding"], last["downloads"]) == (0, 0, 0)
+    assert {name: last[name] for name in ("rows", "succeeded", "failed", "cost_usd", "tokens")} == {
+        name: summary[name] for name in ("rows", "succeeded", "failed", "cost_usd", "tokens")
+    }
 
 
 def test_a_finished_run_typed_again_sends_nothing_and_gives_its_code_again(few):
@@ -110,7 +126,10 @@ def test_a_signal_drains_and_the_same_command_ends_the_run(many, number, code):
     drained, out, err = finish(process)
     assert drained == code
     assert "nothing new is sent" in err
-    assert json.loads(out)["in_doubt"] == 0
+    summary, last = json.loads(out), last_progress(err)
+    assert summary["in_doubt"] == 0
+    assert last["state"] == "finished"
+    assert (last["in_flight"], last["succeeded"]) == (0, summary["succeeded"])
     ended, out, _ = run(many, "in.jsonl", "--json")
     shown = json.loads(out)
     assert (ended, shown["succeeded"], shown["in_doubt"]) == (0, 600, 0)

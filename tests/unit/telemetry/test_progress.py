@@ -54,6 +54,14 @@ def test_plain_writes_each_30_s_and_when_the_state_changes():
     assert "draining" in out.getvalue()
 
 
+def test_plain_leaves_the_end_to_the_summary():
+    out = io.StringIO()
+    display = PlainDisplay(out, monotonic=Clock())
+    display.update(running())
+    display.update(running(state="finished", succeeded=98))
+    assert len(out.getvalue().splitlines()) == 1
+
+
 def test_a_line_tells_how_far_a_budget_is_taken():
     out = io.StringIO()
     PlainDisplay(out, monotonic=Clock()).update(running(budget_usd=5.0, taken_usd=4.9))
