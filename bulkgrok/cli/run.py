@@ -250,7 +250,7 @@ async def _drive(engine: Engine, display: Display) -> Report:
     ticker = asyncio.create_task(_tick(engine, display))
     try:
         report = await engine.run()
-        display.update(engine.progress)
+        display.update(engine.look())
     finally:
         ticker.cancel()
         await asyncio.gather(ticker, return_exceptions=True)
@@ -260,7 +260,7 @@ async def _drive(engine: Engine, display: Display) -> Report:
 
 async def _tick(engine: Engine, display: Display) -> None:
     while True:
-        display.update(engine.progress)
+        display.update(engine.look())
         await asyncio.sleep(TICK_S)
 
 
@@ -312,7 +312,7 @@ class Stopping:
             self._leave(code)
         elif self._signals == 1:
             self._engine.drain(code)
-            self._display.message(f"{name}: {draining(self._engine.progress)}")
+            self._display.message(f"{name}: {draining(self._engine.look())}")
         else:
             self._display.message(f"{name} again: stopping at once.")
             self._engine.abort()

@@ -569,8 +569,8 @@ class Progress:
     in_doubt: int = 0
     lost: int = 0
     cost_usd: float = 0.0
-    taken_usd: float = 0.0
-    """What is spent or may be, with what is on its way at most; counted only with a budget."""
+    taken_usd: float | None = None
+    """What is spent or may be, with what is on its way at most; None where money is not limited or not yet known."""
     budget_usd: float | None = None
     tokens: dict[str, int] = field(default_factory=dict)
     next_deadline_at: float | None = None

@@ -10,7 +10,6 @@ from typing import assert_never
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
 from bulkgrok.core.model import Limits, Progress, Report, Totals
-from bulkgrok.core.money import TICKS
 from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Store
 from bulkgrok.engine.opening import OpenRun
@@ -42,7 +41,8 @@ class Reporting:
         progress.in_doubt = totals.in_doubt
         progress.lost = totals.lost
         progress.cost_usd = totals.cost_usd
-        progress.taken_usd = (totals.money.spent + totals.money.on_its_way) / TICKS
+        limits = Limits.of(self._config.budget, self._config.max_at_risk, totals.money)
+        progress.taken_usd = None if limits is None else limits.taken_usd
         progress.tokens = dict(totals.tokens)
         progress.outstanding = totals.accepted + totals.redeemed
         progress.next_deadline_at = totals.next_deadline_at

@@ -101,6 +101,12 @@ class Engine:
         """Where the files of the run lie."""
         return self._places
 
+    def look(self) -> Progress:
+        """Return the counters, all of this moment; in between, some are older than others."""
+        if self.stages is not None and self._task is not None and not self._task.done():
+            self._count(self.stages)
+        return self.progress
+
     def drain(self, exit_code: int) -> None:
         """Send nothing new, await what is in flight, then end with `exit_code` (130 or 143)."""
         if self._drained is None:
@@ -155,6 +161,9 @@ class Engine:
                 raise self._error
             if isinstance(self._error, StorageFailed) and opened.committer.failed is not None:
                 self._error = opened.committer.failed  # it tells what became of all that was in flight
+            if self.stages is not None:
+                self._count(self.stages)
+            self.progress.in_flight = self.progress.downloads = 0  # what was cut off is neither any more
             report = await self._reporting(opened).report(
                 duration_s=self._clock.monotonic() - began,
                 error=self._error,
@@ -162,7 +171,6 @@ class Engine:
                 stopped_alike=self.stages is not None and self.stages.note_stopped_alike,
             )
         self.progress.state = "finished"
-        self.progress.in_flight = self.progress.downloads = 0  # the last look was before the last replies
         self._write_status(report)
         self._events("run.finished", exit_code=report.exit_code, succeeded=report.succeeded, failed=report.failed)
         return report
@@ -345,8 +353,8 @@ class Engine:
             at=self._clock.wall(),
         )
 
-    def _observe(self, stages: Stages) -> None:
-        progress, scheduler, health = self.progress, stages.scheduler, stages.health
+    def _count(self, stages: Stages) -> None:
+        progress, scheduler = self.progress, stages.scheduler
         progress.in_flight = scheduler.in_flight
         progress.outstanding = scheduler.outstanding + stages.unsettled()
         progress.downloads = stages.downloading()
@@ -354,6 +362,10 @@ class Engine:
         progress.next_deadline_at = scheduler.next_deadline_at
         if (budget := stages.budget) is not None:
             progress.taken_usd = (budget.money.spent + budget.on_its_way) / TICKS
+
+    def _observe(self, stages: Stages) -> None:
+        self._count(stages)
+        progress, scheduler, health = self.progress, stages.scheduler, stages.health
         now, ends_at = self._clock.monotonic(), health.ends_run_at()
         if self._drained is not None or self._error is not None:
             progress.state = "draining"

@@ -289,7 +289,10 @@ def details(progress: Progress) -> str:
         (progress.lost, f"{count(progress.lost)} lost"),
         (progress.throttled, f"{count(progress.throttled)} x 429"),
         (progress.cost_usd, money(progress.cost_usd)),
-        (progress.budget_usd is not None, f"{money(progress.taken_usd)} of {money(progress.budget_usd or 0.0)} taken"),
+        (
+            progress.budget_usd is not None,
+            f"{money(progress.taken_usd or 0.0)} of {money(progress.budget_usd or 0.0)} taken",
+        ),
     )
     return "  ".join(text for number, text in figures if number)
 

@@ -10,9 +10,11 @@ from harness.reconcile import reconcile
 import bulkgrok
 from bulkgrok.checkpoint import read_store
 from bulkgrok.cli import main
+from bulkgrok.config import from_keywords
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import BulkgrokError, UsageError
 from bulkgrok.core.money import TICKS
+from bulkgrok.engine import Engine
 
 FLAGS = {"poll_interval": 0.05, "concurrency": 8}
 
@@ -88,6 +90,37 @@ def test_a_budget_holds_over_the_whole_life_of_a_run_and_a_larger_one_goes_on(tm
     assert sorted(rows_in(tmp_path / "in.results.jsonl")) == list(range(len(rows)))
     assert server.ledger.accepted == len(rows)
     assert seen["looks"] > 40
+
+
+def looks(source, **flags):
+    """Run, and return (cost, taken) as an observer sees them with every answer, and at the end."""
+    seen = []
+
+    def look(name, /, **_fields):
+        if name in {"item.succeeded", "run.finished"}:
+            progress = engine.look()
+            seen.append((progress.cost_usd, progress.taken_usd))
+
+    engine = Engine(from_keywords(source, **FLAGS, **flags), events=look)
+    assert asyncio.run(engine.run()).exit_code == 0
+    return seen
+
+
+def test_what_is_shown_as_taken_is_never_older_than_the_cost_beside_it(tmp_path, api):
+    api(deferred_latency=0.1)
+    rows = [chat(number, deferred=number % 2 == 0) for number in range(60)]
+    seen = looks(write(tmp_path / "in.jsonl", rows), budget=50.0)
+    assert len(seen) == len(rows) + 1
+    assert all(taken >= cost - 1e-9 for cost, taken in seen)
+    cost, taken = seen[-1]
+    assert taken == pytest.approx(cost)
+
+
+def test_nothing_is_shown_as_taken_where_money_is_not_limited(tmp_path, api):
+    api()
+    seen = looks(write(tmp_path / "in.jsonl", [chat(number) for number in range(5)]))
+    assert seen[-1][0] > 0
+    assert {taken for _, taken in seen} == {None}
 
 
 def test_no_more_is_at_risk_than_allowed_and_what_is_fetched_makes_room(tmp_path, api, watched):
