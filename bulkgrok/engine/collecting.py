@@ -6,7 +6,6 @@ input is neither looked for nor read: it may lie where only the submitting machi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from bulkgrok.core.errors import UsageError
 from bulkgrok.core.ports import Store
 from bulkgrok.core.secret import Secret
 from bulkgrok.engine.binding import SIMULATOR
-from bulkgrok.engine.lookup import CHECKPOINT, FoundRun, find_run, reading
+from bulkgrok.engine.lookup import FoundRun, find_run, moved_along, moved_from, reading
 from bulkgrok.engine.opening import PLACES
 from bulkgrok.telemetry.wording import printable
 
@@ -72,13 +71,9 @@ def _places(store: Store, found: FoundRun) -> dict[str, object]:
     place: dict[str, object] = {"output_format": noted["format"]}
     name = "output" if "output" in noted else "input"
     named, run_dir = str(noted[name]), Path(str(noted["run_dir"]))
-    here = found.run_dir
-    moved = here is not None and found.checkpoint == here / CHECKPOINT and here != run_dir
-    if here is not None and moved and "://" not in named:
-        slash = "/" * named.endswith("/")
-        named = os.path.normpath(here / os.path.relpath(named, run_dir)) + slash
-    if here is not None and moved:
-        run_dir = here
+    was, here = moved_from(found, str(run_dir)), found.run_dir
+    if was is not None and here is not None:
+        named, run_dir = moved_along(named, was, here), here
     if here is not None or run_dir.is_dir():  # a database may be read where nothing of the run lies
         place["run_dir"] = run_dir
     return place | {name: named}

@@ -347,7 +347,7 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
     doubts = 0 if found.running else len(store.pending_doubts())
     identity = store.identity()
     run_id = identity.run_id if identity is not None else str(report.get("output", ""))
-    output = str((identity.extra.get("output") if identity is not None else None) or run_id)
+    output, errors = _files(found, store, report, run_id)
     return {
         "run_id": run_id,
         "rows": rows,
@@ -360,12 +360,62 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
         "lost": totals.lost,
         "cost_usd": totals.cost_usd,
         "tokens": dict(totals.tokens),
-        "output": report.get("output", output),
-        "errors": report.get("errors") or _errors_of(output),
+        "output": output,
+        "errors": errors,
         "run_dir": str(found.run_dir or report.get("run_dir", "")),
         "duration_s": _duration(found, report),
         "exit_code": _exit_code(report, pending, outstanding, totals.failed) if not found.running else None,
     }
+
+
+def _files(found: FoundRun, store: Store, report: Mapping[str, Any], run_id: str) -> tuple[str, str]:
+    """Return where the results and the errors of a run are now, as far as that can be told."""
+    identity, recalled = store.identity(), store.recall("places")
+    noted = recalled if isinstance(recalled, dict) else {}
+    was = moved_from(found, noted.get("run_dir") or report.get("run_dir"))
+    bound = (identity.extra.get("output") if identity is not None else None) or run_id
+    output = _now(found, was, str(report.get("output") or _noted_output(noted) or bound))
+    return output, _now(found, was, str(report.get("errors") or "")) or _errors_of(output)
+
+
+def _noted_output(noted: Mapping[str, Any]) -> str | None:
+    """Return the output that the last start noted; without -o the input names it. None where it noted none."""
+    if "output" in noted:
+        return str(noted["output"]).rstrip("/")
+    if "input" not in noted:
+        return None
+    with suppress(BulkgrokError, ValueError):
+        return str(places(RunConfig(input=str(noted["input"]), output_format=noted.get("format"))).output)
+    return None
+
+
+def _now(found: FoundRun, was: Path | None, named: str) -> str:
+    """Return where a file of a run is: where its directory moved it moved along, unless it is seen where it was."""
+    if was is None or found.run_dir is None or not named:
+        return named
+    along = moved_along(named, was, found.run_dir)
+    return named if Path(named).exists() and not Path(along).exists() else along
+
+
+def moved_from(found: FoundRun, noted: object) -> Path | None:
+    """Return where a run's directory was, by what the run noted, if it and the checkpoint in it lie elsewhere now."""
+    here = found.run_dir
+    if here is None or found.checkpoint != here / CHECKPOINT or not isinstance(noted, str) or not noted:
+        return None
+    return None if Path(noted) == here else Path(noted)
+
+
+def moved_along(named: str, was: Path, here: Path) -> str:
+    """Return where a file of a run lies whose directory moved, if it moved with it; an address stays what it is.
+
+    Args:
+        named: Where it was; a folder's name may end with a slash.
+        was: Where the run directory was.
+        here: Where that is.
+    """
+    if "://" in named:
+        return named
+    return os.path.normpath(here / os.path.relpath(named, was)) + "/" * named.endswith("/")
 
 
 def limits_of(store: Store) -> Limits | None:

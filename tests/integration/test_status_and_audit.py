@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import bulkgrok
 from bulkgrok.checkpoint import Committer, open_store
 from bulkgrok.cli import main
 from bulkgrok.core.lifecycle import Accept, Doubt, Fail, Lose, Redeem, Refuse, Retry, Submit, Succeed
@@ -457,3 +458,55 @@ def test_of_several_runs_of_an_input_the_user_chooses(tmp_path, capsysbinary):
     assert code == 2
     assert str(one) in err
     assert str(two) in err
+
+
+def files(capsysbinary, run):
+    """Return (results, errors, run directory) as `status` names them."""
+    code, out = told(capsysbinary, "status", run, "--json")
+    shown = json.loads(out)
+    assert code == 0
+    return shown["output"], shown["errors"], shown["run_dir"]
+
+
+@pytest.mark.parametrize(
+    ("output", "results", "errors", "run_dir"),
+    [
+        (None, "in.results.jsonl", "in.errors.jsonl", "in.bulkgrok"),
+        ("o.jsonl", "o.jsonl", "o.errors.jsonl", "o.bulkgrok"),
+        ("parts/", "parts", "parts/_errors.jsonl", "parts.bulkgrok"),
+    ],
+)
+def test_status_of_a_moved_run_names_its_files_where_they_are_now(
+    tmp_path, api, capsysbinary, output, results, errors, run_dir
+):
+    api()
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "in.jsonl").write_text('{"prompt": "one"}\n')
+    bulkgrok.run(here / "in.jsonl", **({} if output is None else {"output": f"{here}/{output}"}))
+    assert files(capsysbinary, here / run_dir) == tuple(f"{here}/{name}" for name in (results, errors, run_dir))
+    here.rename(there)
+    assert files(capsysbinary, there / run_dir) == tuple(f"{there}/{name}" for name in (results, errors, run_dir))
+
+
+def test_status_of_a_moved_run_that_never_ended_names_its_files_where_they_will_be(tmp_path, capsysbinary):
+    here, there = tmp_path / "here", tmp_path / "there"
+    folder = moved(here / "in.bulkgrok", here / "in.results.jsonl")
+    begun = {"format": "jsonl", "run_dir": str(folder), "input": str(here / "in.jsonl")}
+    ended(folder, places=begun)
+    here.rename(there)
+    named = (f"{there}/in.results.jsonl", f"{there}/in.errors.jsonl", f"{there}/in.bulkgrok")
+    assert files(capsysbinary, there / "in.bulkgrok") == named
+    ended(there / "in.bulkgrok", places=begun | {"run_dir": named[2], "input": str(there / "in.jsonl")})
+    assert files(capsysbinary, there / "in.bulkgrok") == named, "it goes on where it is now"
+
+
+def test_status_of_a_run_whose_directory_alone_was_moved_names_its_files_where_they_stayed(tmp_path, api, capsysbinary):
+    api()
+    (tmp_path / "in.jsonl").write_text('{"prompt": "one"}\nrubbish\n')
+    bulkgrok.run(tmp_path / "in.jsonl")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "in.bulkgrok").rename(tmp_path / "kept" / "in.bulkgrok")
+    results, errors, run_dir = files(capsysbinary, tmp_path / "kept" / "in.bulkgrok")
+    assert (results, errors) == (str(tmp_path / "in.results.jsonl"), str(tmp_path / "in.errors.jsonl"))
+    assert run_dir == str(tmp_path / "kept" / "in.bulkgrok")
