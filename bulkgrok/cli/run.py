@@ -178,7 +178,9 @@ def _conclude(config: RunConfig, report: Report, progress: Progress, redact: Red
         say(f"next: {again()}   (continues where it stopped)")
     elif report.exit_code in {0, 3}:
         retry = FIRST_COMMAND if part is Part.COLLECT else again("--retry-failed")
-        lines = after_failures(report, again=retry, template=config.prompt is not None) if report.failed else []
+        lines = []
+        if report.failed:
+            lines = after_failures(report, source=config.input, again=retry, template=config.prompt is not None)
         for line in [*lines, *after_half(report, part)]:
             say(line)
     return report.exit_code

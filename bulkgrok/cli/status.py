@@ -13,7 +13,7 @@ import rich_click as click
 
 from bulkgrok.cli.messages import write_out
 from bulkgrok.core.model import Report
-from bulkgrok.engine.lookup import FoundRun, find_run, last_end, limits_of, reading, summary
+from bulkgrok.engine.lookup import FoundRun, find_run, input_of, last_end, limits_of, reading, summary
 
 WATCH_S = 2.0
 
@@ -52,7 +52,7 @@ def _text(found: FoundRun) -> str:
         until = store.totals().next_deadline_at
         identity, all_rows = store.identity(), store.recall("rows")
         ended, stopped = last_end(found, store), store.recall("stopped")
-        limits = limits_of(store)
+        limits, source = limits_of(store), input_of(found, store)
     report = Report(**{**facts, "exit_code": facts["exit_code"] or 0}, limits=limits)
     simulated = identity is not None and identity.simulated
     lines = [
@@ -62,7 +62,7 @@ def _text(found: FoundRun) -> str:
     note = printable((found.live or {}).get("note") or "", limit=300)
     why, hint = _why(ended, stopped)
     template = identity is not None and identity.settings.get("prompt") is not None
-    after = "" if found.running else _next(report, hint, template=template)
+    after = "" if found.running else _next(report, hint, source=source, template=template)
     return "\n".join(part for part in (head, note, why, aligned(lines), after) if part)
 
 
@@ -112,7 +112,7 @@ def _live(progress: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [("now", f"{rate(since / seconds)} rows, {flight} in flight")]
 
 
-def _next(report: Report, hint: str, *, template: bool) -> str:
+def _next(report: Report, hint: str, *, source: str, template: bool) -> str:
     from bulkgrok.cli.summary import after_failures  # noqa: PLC0415 - help must not wait for it
     from bulkgrok.telemetry.wording import printable  # noqa: PLC0415 - as above
 
@@ -126,5 +126,5 @@ def _next(report: Report, hint: str, *, template: bool) -> str:
         return f"next: type the same `bulkgrok run …` again; it continues where it stopped{half}"
     if report.failed:
         again = "type the same `bulkgrok run …` again with --retry-failed"
-        return "\n".join(after_failures(report, again=again, template=template))
+        return "\n".join(after_failures(report, source=source, again=again, template=template))
     return ""

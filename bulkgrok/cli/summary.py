@@ -77,18 +77,20 @@ def deadline(at: float | None) -> list[tuple[str, str]]:
     return [("deadline", f"{shown}, in {duration(left)}" if left > 0 else f"{shown}, which is over")]
 
 
-def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
+def after_failures(report: Report, *, source: str, again: str, template: bool) -> list[str]:
     """Return what can be done about failed rows: lines that begin with `next:`, and the first bad row.
 
     Args:
         report: How the run ended, with failures.
+        source: What the run calls its input.
         again: What tries the failed rows again.
         template: Whether the run has a `--prompt`.
     """
     lines = []
     if report.failed_by_code.get("invalid_row"):
         first = _first_bad_row(Path(report.errors))
-        lines += [f"first bad row: {text}" for text in first]
+        named = "standard input" if source == "-" else printable(source, limit=4096)
+        lines += [f"first bad row: {named}, {text}" for text in first]
         if report.succeeded:
             lines.append("next: put the bad rows, mended, in a file of their own and run that: nothing is paid twice")
         else:
@@ -103,7 +105,7 @@ def after_failures(report: Report, *, again: str, template: bool) -> list[str]:
 
 
 def _first_bad_row(errors: Path) -> list[str]:
-    """Return where the first invalid row is and what is wrong with it, or nothing when the errors file is away."""
+    """Return which line or row is the first invalid one and what is wrong with it; nothing where the file is away."""
     try:
         if not errors.is_file():
             return []

@@ -368,14 +368,29 @@ def summary(found: FoundRun, store: Store) -> dict[str, Any]:
     }
 
 
+def input_of(found: FoundRun, store: Store) -> str:
+    """Return what the run calls its input: where that is now, as far as it can be told."""
+    identity = store.identity()
+    return "" if identity is None else _now(found, _was(found, store), identity.input_name)
+
+
 def _files(found: FoundRun, store: Store, report: Mapping[str, Any], run_id: str) -> tuple[str, str]:
     """Return where the results and the errors of a run are now, as far as that can be told."""
-    identity, recalled = store.identity(), store.recall("places")
-    noted = recalled if isinstance(recalled, dict) else {}
-    was = moved_from(found, noted.get("run_dir") or report.get("run_dir"))
+    identity, was = store.identity(), _was(found, store)
     bound = (identity.extra.get("output") if identity is not None else None) or run_id
-    output = _now(found, was, str(report.get("output") or _noted_output(noted) or bound))
+    output = _now(found, was, str(report.get("output") or _noted_output(_noted(store)) or bound))
     return output, _now(found, was, str(report.get("errors") or "")) or _errors_of(output)
+
+
+def _noted(store: Store) -> Mapping[str, Any]:
+    """Return what the last start noted of its places, nothing where an earlier version began the run."""
+    noted = store.recall("places")
+    return noted if isinstance(noted, dict) else {}
+
+
+def _was(found: FoundRun, store: Store) -> Path | None:
+    """Return where the run directory was when its last start noted it, if it lies elsewhere now."""
+    return moved_from(found, _noted(store).get("run_dir") or last_end(found, store).get("run_dir"))
 
 
 def _noted_output(noted: Mapping[str, Any]) -> str | None:
@@ -391,7 +406,7 @@ def _noted_output(noted: Mapping[str, Any]) -> str | None:
 
 def _now(found: FoundRun, was: Path | None, named: str) -> str:
     """Return where a file of a run is: where its directory moved it moved along, unless it is seen where it was."""
-    if was is None or found.run_dir is None or not named:
+    if was is None or found.run_dir is None or not os.path.isabs(named):  # noqa: PTH117 - it is text
         return named
     along = moved_along(named, was, found.run_dir)
     return named if Path(named).exists() and not Path(along).exists() else along

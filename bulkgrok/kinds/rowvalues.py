@@ -66,7 +66,7 @@ def parse_text(name: str, text: str) -> object:
     try:
         return _parse(text.encode())
     except ValueError as error:
-        msg = f"{name} is a string and not JSON: {error}"
+        msg = f"{name} is a string and not JSON: {_reason(error)}"
         raise InvalidRow(msg) from None
 
 
@@ -211,8 +211,13 @@ def _exact(digits: str) -> int:
 _EXACT: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_exact)
 
 
+def _reason(error: ValueError) -> str:
+    """Return what is wrong with JSON and where; a reader's own words count lines too, and a row is one line already."""
+    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
 def _why_not_json(line: bytes, error: ValueError) -> str:
-    text = str(error)
+    text = _reason(error)
     if "surrogate" in text and "UTF-8" not in text:
         return f"the row holds half a surrogate pair, which no UTF-8 text can say: {text}"
     try:

@@ -67,7 +67,9 @@ def test_the_summary_is_all_that_standard_output_carries(few):
     assert code == 3
     assert out.startswith("Finished with failures (simulated: nothing was paid): 3 of 3 rows in ")
     assert "1 (1 invalid_row)" in out
-    assert "first bad row: line 3: " in err
+    where = f"{few}/in.jsonl, line 3: "
+    why = "the row is not JSON: unexpected character, expected a JSON value at character 1"
+    assert f"first bad row: {where}{why}\nnext: " in err
     assert "--retry-failed" not in err
     assert "Traceback" not in err
 

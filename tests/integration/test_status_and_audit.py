@@ -482,11 +482,12 @@ def test_status_of_a_moved_run_names_its_files_where_they_are_now(
     api()
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    (here / "in.jsonl").write_text('{"prompt": "one"}\n')
+    (here / "in.jsonl").write_text('{"prompt": "one"}\nrubbish\n')
     bulkgrok.run(here / "in.jsonl", **({} if output is None else {"output": f"{here}/{output}"}))
     assert files(capsysbinary, here / run_dir) == tuple(f"{here}/{name}" for name in (results, errors, run_dir))
     here.rename(there)
     assert files(capsysbinary, there / run_dir) == tuple(f"{there}/{name}" for name in (results, errors, run_dir))
+    assert f"first bad row: {there}/in.jsonl, line 2: " in told(capsysbinary, "status", there / run_dir)[1]
 
 
 def test_status_of_a_moved_run_that_never_ended_names_its_files_where_they_will_be(tmp_path, capsysbinary):

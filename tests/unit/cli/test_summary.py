@@ -80,17 +80,22 @@ def test_failed_rows_are_tried_again_only_where_that_can_help(tmp_path):
     errors = tmp_path / "errors.jsonl"
     errors.write_text('{"row": 4, "error": {"code": "invalid_row", "message": "no\\u001b[2J", "line": 9}}\n', "ascii")
     told = after_failures(
-        report(failed_by_code={"invalid_row": 1, "moderated": 1}, errors=str(errors)), again="X", template=False
+        report(failed_by_code={"invalid_row": 1, "moderated": 1}, errors=str(errors)),
+        source="in.jsonl",
+        again="X",
+        template=False,
     )
-    assert told[0] == "first bad row: line 9: no\\x1b[2J"
+    assert told[0] == "first bad row: in.jsonl, line 9: no\\x1b[2J"
     assert told[1].startswith("next: put the bad rows")
     assert len(told) == 2
-    assert after_failures(report(), again="X", template=False) == ["next: X   (tries the failed rows again)"]
-    [line] = after_failures(report(failed_by_code={"moderated": 3}), again="X", template=False)
+    assert after_failures(report(), source="in.jsonl", again="X", template=False) == [
+        "next: X   (tries the failed rows again)"
+    ]
+    [line] = after_failures(report(failed_by_code={"moderated": 3}), source="in.jsonl", again="X", template=False)
     assert "X" not in line
     new = report(succeeded=0, failed_by_code={"invalid_row": 1})
-    assert "--prompt" in after_failures(new, again="X", template=False)[-1]
-    assert "--prompt" not in after_failures(new, again="X", template=True)[-1]
+    assert "--prompt" in after_failures(new, source="in.jsonl", again="X", template=False)[-1]
+    assert "--prompt" not in after_failures(new, source="in.jsonl", again="X", template=True)[-1]
 
 
 @pytest.mark.parametrize(("why", "helps"), [("it has question; --prompt makes one", True), ("not JSON", False)])
@@ -98,14 +103,16 @@ def test_a_template_is_proposed_only_for_rows_that_it_can_make_something_of(tmp_
     errors = tmp_path / "errors.jsonl"
     errors.write_text(json.dumps({"row": 0, "error": {"code": "invalid_row", "message": why}}) + "\n", "ascii")
     new = report(succeeded=0, failed_by_code={"invalid_row": 1}, errors=str(errors))
-    assert ("'{{ column }}'" in after_failures(new, again="X", template=False)[-1]) is helps
+    assert ("'{{ column }}'" in after_failures(new, source="in.jsonl", again="X", template=False)[-1]) is helps
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff", b"[]\n", b"{}\n", b'{"error": {"code": "invalid_row"}}\n', b"[" * 99_999])
 def test_an_errors_file_of_rubbish_spoils_no_summary(tmp_path, rubbish):
     errors = tmp_path / "errors.jsonl"
     errors.write_bytes(rubbish)
-    told = after_failures(report(failed_by_code={"invalid_row": 1}, errors=str(errors)), again="X", template=False)
+    told = after_failures(
+        report(failed_by_code={"invalid_row": 1}, errors=str(errors)), source="in.jsonl", again="X", template=False
+    )
     assert len(told) == 1
 
 

@@ -58,6 +58,23 @@ def test_rubbish_is_a_bad_row_that_says_what_it_is(line, words):
 
 
 @pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        (b"hello", 1),
+        (b'{"prompt": "x"', 15),
+        ('{"prompt": "é"} {}'.encode(), 17),
+        (b'{"prompt": x, "a": 1111111111111111111}', 12),
+        (b'{"messages": "[x]"}', 2),
+    ],
+)
+def test_where_json_breaks_off_is_a_character_of_the_row_and_no_line_beside_that_of_the_file(line, at):
+    message = refusal(line)
+    assert message.endswith(f" at character {at}")
+    assert "line" not in message
+    assert "char " not in message
+
+
+@pytest.mark.parametrize(
     "number", [b"18446744073709551615", b"-9223372036854775808", b"0.1", b"1e22", b"1234567890123456789.5"]
 )
 def test_numbers_a_double_or_64_bits_can_hold_are_sent_with_their_value(number):
