@@ -10,8 +10,9 @@ needs it: pyarrow comes with Parquet and with compressed files only.
 
 from __future__ import annotations
 
+from bulkgrok.readers.formats import FORMATS, Format
 from bulkgrok.readers.identity import InputStamp, Place, fingerprint, stamp
-from bulkgrok.readers.opening import FORMATS, Format, open_reader, verify
+from bulkgrok.readers.opening import open_reader, verify
 from bulkgrok.readers.remote import ObjectInput
 from bulkgrok.readers.spool import SPOOL, spool_stdin
 

@@ -11,17 +11,21 @@ import os
 import stat as modes
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.model import Fingerprint
+from bulkgrok.readers.formats import is_named_as_input
 from bulkgrok.readers.remote import ObjectInput
 
 Place = Path | ObjectInput
 """Where an input is."""
 
 _BLOCK: Final = 1 << 20
+#: n entries of a folder that are looked at for a file to name.
+_SEEN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,20 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> InputError:
 def _no_file(path: Path, mode: int) -> InputError:
     if modes.S_ISDIR(mode):
         msg = f"{path} is a folder; an input is one file. Nothing was sent."
-        return InputError(msg, hint=f"Name one of the files in it, each with its own run: {path}/part-00000.parquet")
+        return InputError(msg, hint=_instead_of_folder(path))
     msg = f"{path} is no regular file, and an input is read more than once. Nothing was sent."
     return InputError(msg, hint=f"Pipe it in: bulkgrok run - -o results.jsonl < {path}")
+
+
+def _instead_of_folder(path: Path) -> str:
+    """Say which file to name instead: the first one in the folder that looks like an input, if there is one."""
+    try:
+        with os.scandir(path) as entries:
+            inputs = [
+                entry.name for entry in islice(entries, _SEEN) if is_named_as_input(entry.name) and entry.is_file()
+            ]
+    except OSError:
+        inputs = []
+    if not inputs:
+        return "Check the path: no .jsonl, .parquet or .txt file is seen in that folder."
+    return f"Name one of the files in it, each with its own run: {path / min(inputs)}"

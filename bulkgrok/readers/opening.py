@@ -7,14 +7,13 @@ What neither names nor shows a format is read as JSON lines. Looks at the first 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import BinaryIO, Final, cast
 
 from bulkgrok.core.errors import InputError
 from bulkgrok.core.ports import Reader
 from bulkgrok.readers.blocks import BrokenInput, blocks
+from bulkgrok.readers.formats import COMPRESSIONS, FORMATS, named
 from bulkgrok.readers.identity import Place, open_input
 
 PARQUET_MAGIC: Final = b"PAR1"
@@ -23,28 +22,10 @@ _VERIFY_BYTES: Final = 1 << 20
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """A format that can be read: how its files are named, and where its reader is (imported when opened)."""
-
-    suffixes: tuple[str, ...]
-    reader: str
-    text: bool
-    """Text formats may be compressed as a whole."""
-
-
-FORMATS: Final[Mapping[str, Format]] = {
-    "jsonl": Format(suffixes=(".jsonl", ".ndjson", ".json"), reader="bulkgrok.readers.jsonl:JsonlReader", text=True),
-    "txt": Format(suffixes=(".txt",), reader="bulkgrok.readers.text:TextReader", text=True),
-    "parquet": Format(suffixes=(".parquet", ".pq"), reader="bulkgrok.readers.parquet:ParquetReader", text=False),
-}
 #: What to assume of a file that says nothing.
 _DEFAULT: Final = "jsonl"
 #: What looks like an input to its user and is none; every line of it would be a bad row.
 _FOREIGN: Final = (".csv", ".tsv", ".xlsx", ".xls")
-
-#: compression -> its suffixes.
-COMPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {"gzip": (".gz",), "zstd": (".zst", ".zstd")}
 
 
 def open_reader(path: Place, *, columns: frozenset[str] | None = None, format: str | None = None) -> Reader:  # noqa: A002 - the word users know
@@ -65,7 +46,7 @@ def open_reader(path: Place, *, columns: frozenset[str] | None = None, format: s
         head = file.read(4)
         table = head == PARQUET_MAGIC and _ends_as_parquet(file)
     found = _compression_of(head)
-    name, promised = _named(path)
+    name, promised = named(path.name)
     if format is None and not table and name is None:
         _check_foreign(path)
     chosen = format or ("parquet" if table else name) or _DEFAULT
@@ -105,21 +86,6 @@ def verify(path: Place) -> None:
 def _make(chosen: str, path: Place, **arguments: object) -> Reader:
     module, _, name = FORMATS[chosen].reader.partition(":")
     return cast("Reader", getattr(import_module(module), name)(path, **arguments))
-
-
-def _named(path: Place) -> tuple[str | None, str | None]:
-    """Return the format and the compression that a file's name promises."""
-    name = path.name.lower()
-    compression = None
-    for candidate, suffixes in COMPRESSIONS.items():
-        if name.endswith(suffixes):
-            compression = candidate
-            name = name.rpartition(".")[0]
-            break
-    for candidate, known in FORMATS.items():
-        if name.endswith(known.suffixes):
-            return candidate, compression
-    return None, compression
 
 
 def _compression_of(head: bytes) -> str | None:

@@ -19,7 +19,7 @@ from bulkgrok.kinds.prices import Prices
 from bulkgrok.kinds.rows import RowEncoder, RowSettings
 from bulkgrok.objects import ObjectStore
 from bulkgrok.readers import FORMATS, ObjectInput, open_reader, verify
-from bulkgrok.readers.opening import COMPRESSIONS
+from bulkgrok.readers.formats import COMPRESSIONS
 
 NUMBERS = itertools.count()
 PROMPTS = [f"question {n}, {'long ' * (n % 50)}\u2028\x0b\x85 Grüße" for n in range(3000)]

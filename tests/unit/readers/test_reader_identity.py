@@ -69,3 +69,26 @@ def test_a_stamp_tells_that_a_file_was_touched_whatever_its_size_and_time_of_wri
     path.unlink()
     with pytest.raises(InputError):
         stamp(path)
+
+
+def hint_for(folder):
+    with pytest.raises(InputError) as refused:
+        fingerprint(folder)
+    return refused.value.hint
+
+
+def test_for_a_folder_a_file_that_lies_in_it_is_proposed(tmp_path):
+    (tmp_path / "a.parquet").mkdir()
+    for name in ("_errors.jsonl", ".b.jsonl", "a.results.jsonl", "a.errors.jsonl", "a.csv", "a.parquet.gz", "z.txt"):
+        (tmp_path / name).touch()
+    assert hint_for(tmp_path).endswith(f": {tmp_path}/z.txt")
+    (tmp_path / "PART-3.Jsonl.GZ").touch()
+    assert hint_for(tmp_path).endswith(f": {tmp_path}/PART-3.Jsonl.GZ")
+
+
+@pytest.mark.parametrize("name", [None, "_SUCCESS", "table.csv", "a.results.parquet"])
+def test_for_a_folder_without_inputs_no_file_is_proposed(tmp_path, name):
+    if name is not None:
+        (tmp_path / name).touch()
+    assert str(tmp_path) not in hint_for(tmp_path)
+    assert ".jsonl, .parquet or .txt" in hint_for(tmp_path)
