@@ -43,7 +43,7 @@ class _Entry:
     then: Callable[[BaseException | None], None] | None = None
     """Told in place of the future."""
     future: asyncio.Future[Any] | None = None
-    result: object = None
+    result: Any = None
     error: BaseException | None = None
 
 
@@ -70,13 +70,13 @@ class Committer:
         self._store = store
         self._max_ops = max_ops
         self._max_bytes = max_bytes
-        self._inline = inline
+        self._at_once = inline
         self._rescue = Rescue(store, ballast_bytes=ballast_bytes)
         self._gathered: deque[_Entry] = deque()
         self._busy = False
         """Whether the writer has a group, or is about to be given one."""
         self._groups: SimpleQueue[list[_Entry] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told: Callable[[Money], None] | None = None
         self._closed = True
@@ -116,9 +116,9 @@ class Committer:
         """
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        if not self._inline:
-            self._thread = threading.Thread(target=self._work, name="bulkgrok-checkpoint", daemon=True)
-            self._thread.start()
+        if not self._at_once:
+            self._worker = threading.Thread(target=self._work, name="bulkgrok-checkpoint", daemon=True)
+            self._worker.start()
         try:
             await self.call(self._open)
         except BaseException:
@@ -169,13 +169,13 @@ class Committer:
         if self._closed:
             return
         self._closed = True
-        if self._thread is None:
+        if self._worker is None:
             self._end()
             return
         while self._gathered:
             self._groups.put(self._group())
         self._groups.put(None)
-        thread, self._thread = self._thread, None
+        thread, self._worker = self._worker, None
         await asyncio.shield(asyncio.to_thread(thread.join))
 
     def _hand_in(self, entry: _Entry) -> asyncio.Future[Any]:
@@ -187,7 +187,7 @@ class Committer:
         if self._loop is None or self._closed:
             msg = "The checkpoint is closed."
             raise StorageFailed(msg)
-        if self._inline:
+        if self._at_once:
             money = self._carry_out([entry])
             if entry.then is None:
                 self._deliver([entry], money)

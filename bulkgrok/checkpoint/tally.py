@@ -23,11 +23,6 @@ _BILLED_STATES: Final = (State.ACCEPTED, State.REDEEMED, State.SUCCEEDED)
 class Tally:
     """Counts rows by state and failure, ledger entries, money and tokens."""
 
-    __slots__ = (
-        "answered_failures", "codes", "entries", "entry_ticks", "groups", "on_its_way", "states", "ticks", "tokens",
-        "untold",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self.groups = 0
         """Groups of changes that were applied, ever; see `mark`."""

@@ -462,8 +462,6 @@ _TOGETHER: Final = 512
 class RowSet:
     """A set of row ordinals in one bit each: 10 million rows take 1.25 MB."""
 
-    __slots__ = ("_bits", "_count")
-
     def __init__(self) -> None:
         self._bits = bytearray()
         self._count = 0

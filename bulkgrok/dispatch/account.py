@@ -20,7 +20,7 @@ from bulkgrok.core.retry import FirstRejections
 from bulkgrok.core.verdict import Rejected, Stop, api_error, judge_post
 
 _IN_A_ROW: Final = 3
-_ASKED_AFTER_S: Final = (0.0, 1.0, 4.0, 15.0, 30.0)
+_ASKED_AFTER_S: Final[tuple[float, ...]] = (0.0, 1.0, 4.0, 15.0, 30.0)
 _FLAGS: Final = (b'"team_blocked":true', b'"api_key_blocked":true', b'"api_key_disabled":true')
 
 

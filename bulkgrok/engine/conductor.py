@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -281,7 +281,7 @@ class Conductor:
             return found
 
         chunks = self._source.chunks(again=False, passing=taken)
-        async for chunk in chunks if self._source.fixed else self._settling_between(chunks):
+        while (chunk := await self._next_of(chunks)) is not None:
             for raw in chunk:
                 if self._limit is not None and raw.row >= self._limit:
                     whole = False
@@ -306,30 +306,29 @@ class Conductor:
                 self._say(f"note: {self._source.name} holds no rows")
             await self._checkpoint.call(self._store.note, "rows", rows)
 
-    async def _settling_between(
-        self, chunks: AsyncIterator[Sequence[RawRow]]
-    ) -> AsyncGenerator[Sequence[RawRow], None]:
-        """Pass rows on as they come, and settle what is held back while none comes.
+    async def _next_of(self, chunks: AsyncIterator[Sequence[RawRow]]) -> Sequence[RawRow] | None:
+        """Return the rows that come next, None where none will; while none comes, settle what is held back.
 
         A caller may wait for one row's outcome before it gives the next: then nothing may wait for the end of the rows.
         """
-        while not self._stopped and not self._is_enough():
-            step = asyncio.ensure_future(anext(chunks, None))
-            try:
-                while not step.done() and not self._stopped and not self._is_enough():
-                    self._changed.clear()
-                    changed = asyncio.ensure_future(self._changed.wait())
-                    waiting: set[asyncio.Future[Any]] = {step, changed}
-                    await asyncio.wait(waiting, timeout=_QUIET_S, return_when=asyncio.FIRST_COMPLETED)
-                    changed.cancel()
-                    if not step.done() and self._scheduler.idle and not self._settling():
-                        await self._settle_held()
-            finally:
-                if not step.done():
-                    step.cancel()
-            if self._stopped or not step.done() or (chunk := step.result()) is None:
-                return
-            yield chunk
+        if self._source.fixed:
+            return await anext(chunks, None)
+        if self._stopped or self._is_enough():
+            return None
+        step = asyncio.ensure_future(anext(chunks, None))
+        try:
+            while not step.done() and not self._stopped and not self._is_enough():
+                self._changed.clear()
+                changed = asyncio.ensure_future(self._changed.wait())
+                waiting: set[asyncio.Future[Any]] = {step, changed}
+                await asyncio.wait(waiting, timeout=_QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if not step.done() and self._scheduler.idle and not self._settling():
+                    await self._settle_held()
+        finally:
+            if not step.done():
+                step.cancel()
+        return None if self._stopped or not step.done() else step.result()
 
     async def _settle_held(self) -> None:
         if self._again:

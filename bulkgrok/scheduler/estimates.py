@@ -11,7 +11,7 @@ from typing import Final
 _MEMORY: Final = 0.97
 """What an observation still counts for when the next one comes."""
 _STEEPEST: Final = 20.0
-_NOTHING: Final = (0.0, 0.0, 0.0, 0.0, 0.0)
+_NOTHING: Final[tuple[float, ...]] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Estimates:

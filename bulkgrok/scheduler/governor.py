@@ -61,12 +61,6 @@ class Governor:
         lag_s: What a busy loop may cost and is caught up with. Little, where no door evens out what leaves.
     """
 
-    __slots__ = (
-        "_before", "_ceilings", "_cut_at", "_feel_at", "_feeling", "_first_at", "_grown_s", "_heard", "_innocent",
-        "_kept", "_knee", "_lag_s", "_most", "_named_at", "_now", "_opened_at", "_pace", "_pauses", "_refused", "_sent",
-        "_sent_at", "_since_s", "tokens", "until",
-    )  # fmt: skip
-
     def __init__(self, *, lag_s: float = _LAG_S) -> None:
         self._lag_s = lag_s
         self.until = 0.0

@@ -16,8 +16,6 @@ class Lane:
         governor: What is known of its rate.
     """
 
-    __slots__ = ("again", "deferred", "direct", "due", "governor", "head", "urgent_at")
-
     def __init__(self, due: list[int], governor: Governor) -> None:
         self.governor = governor
         self.due = due

@@ -33,8 +33,6 @@ class Pace:
         lag_s: How far it may be behind its schedule and still catch up.
     """
 
-    __slots__ = ("_lag_s", "_spacing_s", "at")
-
     def __init__(self, per_s: float, *, lag_s: float) -> None:
         self._spacing_s = 1.0 / per_s
         self._lag_s = lag_s
@@ -73,8 +71,6 @@ class TokenBudget:
     Args:
         tpm: Tokens a minute.
     """
-
-    __slots__ = ("_fast_at", "_limit", "_lumps", "_now", "_per_s", "_slow_at", "_sums", "_total")
 
     def __init__(self, tpm: float) -> None:
         self._limit = tpm

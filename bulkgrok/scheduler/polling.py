@@ -19,7 +19,7 @@ FIRST_POLL_S: Final = 1.0
 LONGEST_S: Final = 30.0
 _GROWTH: Final = 1.5
 _LAST_CALL_S: Final = 60.0
-_LAST_CALLS: Final = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
+_LAST_CALLS: Final[tuple[tuple[float, float], ...]] = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
 """Seconds before the deadline at which a result is asked for in any case, at most such a part of its whole time: with
 room for a poll that is dropped, and for what becomes ready at the last moment."""
 _SCOUTS: Final = 16

@@ -25,8 +25,6 @@ class Window:
         feels: Whether it begins small.
     """
 
-    __slots__ = ("_at", "_most", "_size", "open")
-
     def __init__(self, most: int, *, feels: bool) -> None:
         self._most = float(most)
         self._size = min(self._most, _FIRST) if feels else self._most

@@ -6,7 +6,7 @@ Law: see the package. The connections that the key is sent on lead to the base U
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,9 +24,10 @@ from bulkgrok.transport.downloads import Downloading
 from bulkgrok.transport.failures import FAILURES, UNCONNECTED, reason
 from bulkgrok.transport.patience import Patience, Wait
 from bulkgrok.transport.quoting import quoted
-from bulkgrok.transport.reading import Incoming, Reading, head, share_bytes
+from bulkgrok.transport.reading import Reading, share_bytes
 from bulkgrok.transport.sending import Body
 from bulkgrok.transport.spilling import Spills
+from bulkgrok.transport.streaming import streamed
 
 _GET_IDLE_S: Final = 120.0
 _GET_TOTAL_S: Final = 3_600.0
@@ -110,31 +111,18 @@ class AiohttpTransport:
                 return response
             return quoted(await self._reading.read(response, wait, keep=keep), self._api_key)
 
-    async def stream(
+    def stream(
         self, path: str, body: bytes, *, timeout_s: float | None, idle_s: float | None
     ) -> AsyncGenerator[bytes | Exchange, None]:
-        """POST JSON once and yield the blocks of a 2xx body as they come, at last what became of the request.
+        """POST JSON once and yield the blocks of a 2xx body as they come; see `streamed`."""
 
-        That last item is a Reply without body if blocks came, `complete` telling whether all did, and the whole
-        refusal otherwise. Ending the iteration early closes the connection.
-        """
-        with self._patience.wait(timeout_s=timeout_s, idle_s=idle_s) as wait:
-            response = await self._send(path, Body(body, wait=wait), wait)
-            if isinstance(response, NotSent | NoReply):
-                yield response
-                return
-            if not 200 <= response.status < 300 or "Content-Encoding" in response.headers:
-                yield quoted(await self._reading.read(response, wait), self._api_key)
-                return
-            incoming = Incoming(response.content, wait)
-            try:
-                while not incoming.ended and not incoming.broken:
-                    await incoming.fill(0)
-                    if block := incoming.take():
-                        yield block
-                yield quoted(head(response, complete=not incoming.broken), self._api_key)
-            finally:
-                response.close()
+        def send(wait: Wait) -> Awaitable[Response | NotSent | NoReply]:
+            return self._send(path, Body(body, wait=wait), wait)
+
+        def patience() -> Wait:
+            return self._patience.wait(timeout_s=timeout_s, idle_s=idle_s)
+
+        return streamed(send, patience, self._reading, self._api_key)
 
     async def fetch(self, url: str, *, offset: int, etag: str | None, write: Callable[[bytes, int], None]) -> Fetched:
         """Download a file without the key; see the port. `write` is called on a thread, one call at a time."""

@@ -34,8 +34,6 @@ _KEEP_ALIVE_S: Final = 5.0
 class Response:
     """A reply as far as its head; its body comes through `content`. Close it in any case."""
 
-    __slots__ = ("_connection", "_idle", "_writing", "content", "headers", "status")
-
     def __init__(  # noqa: PLR0913, PLR0917 - made once a request: names would cost
         self,
         status: int,

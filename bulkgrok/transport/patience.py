@@ -25,8 +25,6 @@ class Wait:
         idle_s: How long nothing may happen.
     """
 
-    __slots__ = ("_clock", "_deadline", "_heard_at", "_idle_s", "_transport", "_waits", "over", "timeout_s")
-
     def __init__(
         self, waits: set[Wait], loop: asyncio.AbstractEventLoop, *, timeout_s: float | None, idle_s: float | None
     ) -> None:

@@ -36,7 +36,8 @@ _TOGETHER_BYTES: Final = 32 << 20
 _PIECE_BYTES: Final = 1 << 18
 _MOST_BLOCKS: Final = 256
 _LONGEST_RETRY_AFTER_S: Final = 7 * 86_400.0
-_EPOCHS_S: Final = (1.0e9, 1.0e10)
+_EARLIEST_S: Final = 1.0e9
+_LATEST_S: Final = 1.0e10
 """2001 to 2286: a clock that shows another time is none."""
 _ID: Final = re.compile(r"[!-~]+")
 
@@ -90,7 +91,7 @@ def _date(value: str) -> float | None:
         return None
     try:
         at = parsedate_to_datetime(value).timestamp()
-        return at if _EPOCHS_S[0] <= at < _EPOCHS_S[1] else None
+        return at if _EARLIEST_S <= at < _LATEST_S else None
     except (ValueError, TypeError, OverflowError, IndexError, OSError):
         return None
 
