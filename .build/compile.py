@@ -24,7 +24,7 @@ MODULES = (
     "scheduler/limits scheduler/pace scheduler/polling scheduler/purse scheduler/scheduler scheduler/waiting",
     "scheduler/window dispatch/account dispatch/post dispatch/settle transport/api",
     "transport/asking transport/patience transport/quoting transport/reading",
-    "checkpoint/committer checkpoint/tally checkpoint/values checkpoint/writing sinks/line engine/conductor engine/run",
+    "checkpoint/committer checkpoint/tally checkpoint/values checkpoint/writing sinks/line engine/conductor",
     "engine/stages",
 )
 
