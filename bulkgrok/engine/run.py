@@ -18,11 +18,9 @@ from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
 from bulkgrok.core.model import Progress, Report, Settled
 from bulkgrok.core.money import TICKS
-from bulkgrok.core.outcome import Feedback, Poll, Send, Sign
 from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Events, Sink
 from bulkgrok.core.retry import RowPolicy
-from bulkgrok.dispatch.account import Standing
 from bulkgrok.engine.opening import Opening, OpenRun
 from bulkgrok.engine.projector import Projector, rebasing
 from bulkgrok.engine.recovery import recover, retry_failed
@@ -31,6 +29,7 @@ from bulkgrok.engine.spending import note_limits
 from bulkgrok.engine.stages import ROUND, Building, Stages
 from bulkgrok.engine.status import write_status
 from bulkgrok.engine.surroundings import Surroundings
+from bulkgrok.engine.working import Worker
 from bulkgrok.telemetry.wording import duration
 
 _LOOK_TICKS: Final = 4
@@ -38,10 +37,6 @@ _LOOK_TICKS: Final = 4
 _AWAY_S: Final = 1.0
 _ERRORS: Final = "errors"
 _NO_MONEY: Final = "the money reaches for no more requests; what was accepted is fetched"
-
-
-def _over(committer: Committer) -> Feedback:
-    return Feedback(sign=Sign.GOOD, stop=committer.failed)
 
 
 def _silent(_: str) -> None:
@@ -247,7 +242,8 @@ class Engine:
             asyncio.create_task(self._watch_disk(opened.committer)),
             *(asyncio.create_task(work()) for work in stages.side_work),
         ]
-        workers = [asyncio.create_task(self._work(stages, opened.committer)) for _ in range(self.config.concurrency)]
+        worker = Worker(stages, committer=opened.committer, progress=self.progress, stop=self._stop)
+        workers = [asyncio.create_task(worker.work()) for _ in range(self.config.concurrency)]
         try:
             try:
                 stop = await stages.conductor.conduct()
@@ -263,44 +259,6 @@ class Engine:
             for task in (projecting, *side, *workers):
                 task.cancel()
             await asyncio.gather(projecting, *side, *workers, return_exceptions=True)
-
-    async def _work(self, stages: Stages, committer: Committer) -> None:
-        """Carry out what the scheduler hands out. A defect in its books would leave the others waiting for ever."""
-        try:
-            await self._work_on(stages, committer)
-        except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
-            self._crashed(error)
-
-    async def _work_on(self, stages: Stages, committer: Committer) -> None:
-        while (action := await stages.scheduler.next()) is not None:
-            try:
-                # Nothing is asked for that could not be kept.
-                if committer.failed is not None:
-                    feedback = _over(committer)
-                elif isinstance(action, Send):
-                    feedback = await stages.poster.send(action.work)
-                elif isinstance(action, Poll):
-                    feedback = await stages.redeemer.poll(action.job)
-                else:
-                    feedback = await self._probe(stages)
-            except BulkgrokError as error:
-                feedback = Feedback(sign=Sign.GOOD, stop=error)
-            except Exception as error:  # noqa: BLE001 - a defect: drain, then tell
-                self._crashed(error)
-                feedback = Feedback(sign=Sign.GOOD)
-            stages.scheduler.report(action, feedback)
-            if feedback.stop is not None:
-                self._stop(feedback.stop)
-            stages.conductor.changed()
-
-    async def _probe(self, stages: Stages) -> Feedback:
-        self.progress.requests += 1
-        standing = await stages.account.standing()
-        if standing is Standing.BAD:
-            return Feedback(sign=Sign.GOOD, stop=stages.account.stop)
-        if standing is Standing.UNKNOWN:
-            return Feedback(sign=Sign.BAD, reason=stages.health.reason)
-        return Feedback(sign=Sign.THERE)
 
     async def _project(self, opened: OpenRun, projector: Projector) -> None:
         """Keep the output up to date while the run goes on."""

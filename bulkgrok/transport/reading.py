@@ -91,9 +91,9 @@ def _date(value: str) -> float | None:
         return None
     try:
         at = parsedate_to_datetime(value).timestamp()
-        return at if _EARLIEST_S <= at < _LATEST_S else None
     except (ValueError, TypeError, OverflowError, IndexError, OSError):
         return None
+    return at if _EARLIEST_S <= at < _LATEST_S else None
 
 
 def _request_id(value: str | None) -> str | None:
