@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGES = ("bulkgrok", "aiohttp", "uvloop", "orjson", "apsw", "pyarrow", "structlog")
@@ -31,7 +32,14 @@ def facts(work: Path) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    found["compiled"] = "yes" if _compiled() else "no: plain Python"
     return found
+
+
+def _compiled() -> bool:
+    """Tell whether the modules a run spends its time in are compiled where they are measured."""
+    found = find_spec("bulkgrok.scheduler.scheduler")
+    return found is not None and not str(found.origin).endswith(".py")
 
 
 def _processor() -> str:
