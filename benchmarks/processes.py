@@ -82,7 +82,7 @@ def command(
 ) -> list[str]:
     """Return the command of `bulkgrok`."""
     return [
-        sys.executable, "-m", "bulkgrok", "run", str(source), "-o", str(folder / output),
+        sys.executable, "-P", "-m", "bulkgrok", "run", str(source), "-o", str(folder / output),
         "--concurrency", str(concurrency), "--base-url", url, "--progress", "none", "--json",
     ]  # fmt: skip
 

@@ -118,7 +118,7 @@ def _hashed(source: Path) -> float:
 
 
 def _started() -> float:
-    return run([sys.executable, "-m", "bulkgrok", "--version"]).seconds
+    return run([sys.executable, "-P", "-m", "bulkgrok", "--version"]).seconds
 
 
 def _version(*, short: bool) -> Table:
@@ -128,7 +128,7 @@ def _version(*, short: bool) -> Table:
         notes=["CPU time, medians of turns"],
     )
     turns = [
-        (run([sys.executable, "-m", "bulkgrok", "--version"]).cpu_s, run([sys.executable, "-c", "pass"]).cpu_s)
+        (run([sys.executable, "-P", "-m", "bulkgrok", "--version"]).cpu_s, run([sys.executable, "-c", "pass"]).cpu_s)
         for _ in range(3 * turns_of(short=short))
     ]
     ours, bare = middle([ours for ours, _ in turns]) * 1e3, middle([bare for _, bare in turns]) * 1e3
