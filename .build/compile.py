@@ -6,7 +6,8 @@ goes on. An editable install is never compiled. BULKGROK_PURE=1 leaves it out, B
 What is written differently for the compiler: the constructors of dataclasses. `dataclass` and `core.values.quick` make
 them at run time, and a call of what is made then takes ten times as long as of one that was compiled.
 What it does not do well, and `tests/unit/test_compiled.py` keeps out: an `await` in a `finally` (in mypyc up to 2.4 an
-exception of one call is raised again by the next), `__slots__`, and constants that are tuples of floats.
+exception of one call is raised again by the next) or in an `except` (whoever runs meanwhile takes that exception for
+its own), `__slots__`, and constants that are tuples of floats.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 GROUP = "bulkgrok"
 MODULES = (
-    "core/jsonscan core/jsontext core/lifecycle core/model core/money core/outcome core/part core/retry core/values",
+    "core/jsonscan core/jsontext core/lifecycle core/model core/outcome core/part core/retry core/values",
     "core/verdict kinds/chat kinds/jsonread kinds/prices kinds/replies kinds/rows kinds/rowvalues kinds/shapes",
     "kinds/skim scheduler/door scheduler/estimates scheduler/governor scheduler/lanes scheduler/latency",
     "scheduler/limits scheduler/pace scheduler/polling scheduler/purse scheduler/scheduler scheduler/waiting",

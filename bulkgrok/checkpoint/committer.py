@@ -119,11 +119,14 @@ class Committer:
         if not self._at_once:
             self._worker = threading.Thread(target=self._work, name="bulkgrok-checkpoint", daemon=True)
             self._worker.start()
+        failed: BaseException | None = None
         try:
             await self.call(self._open)
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - raised below, when the store is closed
+            failed = error
+        if failed is not None:
             await self.close()
-            raise
+            raise failed
 
     def _open(self) -> None:
         self._store.open()

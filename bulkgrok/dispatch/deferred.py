@@ -106,10 +106,11 @@ class Redeemer:
                 async with self._large.resolved(exchange, kind, stream=False) as found:
                     return await self._carry_out_large(job, found, asked_at)
             return await self._carry_out(job, exchange, asked_at)
-        except ValueError:
-            if not await self._was_handed_in(job):
-                raise
-            return await self._settle(job)
+        except ValueError as error:
+            refused = error
+        if not await self._was_handed_in(job):
+            raise refused
+        return await self._settle(job)
 
     async def _was_handed_in(self, job: Job) -> bool:
         """Tell whether the runner before this one handed the result in after all: it had it in hand."""

@@ -187,9 +187,12 @@ class Poster:
             pending_s=0.0,
         )
         accept = Accept(row=item.row, request_id=request_id, at=self._clock.wall(), deadline_at=job.deadline_at)
+        repeated = False
         try:
             await self._checkpoint.commit(accept)
         except ValueError:
+            repeated = True
+        if repeated:
             self._events("request.id_repeated", row=item.row, request_id=request_id)
             return await self._in_doubt(work, "accepted with the request id of another row", served=True)
         failpoints.hit("post.accepted")

@@ -30,7 +30,7 @@ _NAMES_REMEMBERED: Final = 50_000
 _QUIET_S: Final = 0.5
 _COUNT_AFTER_S: Final = 0.5
 #: Bodies in memory together. Rows of many megabytes are fewer at once than `--concurrency` allows.
-_HELD_BYTES: Final = 256 << 20
+_HELD_BYTES: int = 256 << 20  # not Final, which would be compiled in: tests make it small
 
 
 class Source(Protocol):

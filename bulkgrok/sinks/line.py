@@ -146,11 +146,12 @@ def clean_text(text: str) -> str:
 
 def _usage(settled: Settled, body: bytes | None) -> bytes | None:
     """Return the usage as the API wrote it: what is stored went through a parser that rounds large numbers."""
+    written = None
     if body is not None and (at := body.rfind(_USAGE)) >= 0:
         written = _usage_at(body, at, settled.usage) or _usage_in(body)
-        if written is not None:
-            return written
-    return _stored_usage(settled)
+    elif body is not None and b"\\u" in body:  # its name may be written with escapes
+        written = _usage_in(body)
+    return _stored_usage(settled) if written is None else written
 
 
 def _usage_at(body: bytes, at: int, stored: bytes | None) -> bytes | None:

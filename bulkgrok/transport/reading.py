@@ -285,6 +285,7 @@ async def _on_thread(function: Callable[..., Any], *arguments: object) -> Any:  
     working = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise
+    except asyncio.CancelledError as error:
+        cancelled = error
+    await asyncio.wait([working])
+    raise cancelled

@@ -407,7 +407,9 @@ def test_status_after_a_limit_counts_the_rows_that_it_covered(tmp_path, capsysbi
 
 
 def test_progress_fields_are_those_that_status_reads():
-    assert {"state", "note", "in_flight", "started_at", "succeeded", "failed", "done_before"} <= set(Progress.__slots__)
+    assert {"state", "note", "in_flight", "started_at", "succeeded", "failed", "done_before"} <= {
+        each.name for each in dataclasses.fields(Progress)
+    }
 
 
 @pytest.fixture

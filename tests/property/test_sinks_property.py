@@ -182,6 +182,7 @@ REPLIES = members_of(
 @example(r'{"a":{"\"usage":{"n":1}}}', True)
 @example(r'{"usage":{"n":1},"us\u0061ge":{"n":2.0}}', True)
 @example('{"usage":{"n":1.00},"a":{"usage":{"n":1}}}', True)
+@example(r'{"us\u0061ge":{}}', False)
 def test_the_usage_found_from_the_end_is_the_one_found_from_the_front(text, kept):
     body = text.encode()
     usage = json.loads(text).get("usage")
