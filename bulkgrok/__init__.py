@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulkgrok.core.errors import ApiError as ApiError
     from bulkgrok.core.errors import BulkgrokError as BulkgrokError
     from bulkgrok.core.errors import DeferredTimeout as DeferredTimeout
-    from bulkgrok.core.model import Report as Report
+    from bulkgrok.core.report import Report as Report
     from bulkgrok.engine.library import acollect as acollect
     from bulkgrok.engine.library import arun as arun
     from bulkgrok.engine.library import asubmit as asubmit
@@ -40,7 +40,7 @@ _WHERE = {
     "BulkgrokError": "bulkgrok.core.errors",
     "Client": "bulkgrok.client",
     "DeferredTimeout": "bulkgrok.core.errors",
-    "Report": "bulkgrok.core.model",
+    "Report": "bulkgrok.core.report",
 } | dict.fromkeys(("acollect", "arun", "asubmit", "collect", "run", "stream", "submit"), "bulkgrok.engine.library")
 
 __all__ = [

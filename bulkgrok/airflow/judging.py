@@ -13,7 +13,7 @@ from typing import Any, Final
 from bulkgrok.airflow.compat import AirflowException, AirflowFailException, conf
 from bulkgrok.config import RunConfig, places
 from bulkgrok.core.errors import BulkgrokError, RunLocked
-from bulkgrok.core.model import Report
+from bulkgrok.core.report import Report
 from bulkgrok.telemetry.redaction import Redaction
 
 _FOR_GOOD: Final = frozenset({2, 5, 6})

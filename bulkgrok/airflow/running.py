@@ -20,8 +20,8 @@ from typing import Any, Final
 from bulkgrok.airflow.tasklog import TaskLog
 from bulkgrok.config import RunConfig, load
 from bulkgrok.core.errors import RunLocked, UsageError
-from bulkgrok.core.model import Report
 from bulkgrok.core.part import Part
+from bulkgrok.core.report import Report
 from bulkgrok.core.secret import Secret
 from bulkgrok.engine import Engine
 

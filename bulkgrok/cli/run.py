@@ -28,7 +28,8 @@ from bulkgrok.core.part import Part
 from bulkgrok.telemetry.wording import duration, json_printable, noun, printable
 
 if TYPE_CHECKING:
-    from bulkgrok.core.model import Progress, Report
+    from bulkgrok.core.model import Progress
+    from bulkgrok.core.report import Report
     from bulkgrok.engine import Engine
     from bulkgrok.telemetry.logging import EventLog
     from bulkgrok.telemetry.progress import Display

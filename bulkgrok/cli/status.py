@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from bulkgrok.cli.messages import write_out
-from bulkgrok.core.model import Report
+from bulkgrok.core.report import Report
 from bulkgrok.engine.lookup import FoundRun, find_run, input_of, last_end, limits_of, reading, summary
 
 WATCH_S = 2.0

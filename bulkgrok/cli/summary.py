@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from bulkgrok.core.model import Limits, Report
 from bulkgrok.core.part import Part
+from bulkgrok.core.report import Limits, Report
 from bulkgrok.telemetry.wording import count, duration, money, noun, printable, rate
 
 #: Exit code -> how the run ended.

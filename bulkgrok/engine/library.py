@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from bulkgrok.config import RunConfig, from_keywords, places
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import Report
 from bulkgrok.core.part import Part
+from bulkgrok.core.report import Report
 from bulkgrok.engine.collecting import collecting
 from bulkgrok.engine.run import Engine
 from bulkgrok.engine.streaming import Streaming

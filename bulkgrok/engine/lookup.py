@@ -26,7 +26,7 @@ from bulkgrok.core.address import is_address
 from bulkgrok.core.address import parse as parse_address
 from bulkgrok.core.databaseurl import DatabaseUrl, is_database, split_run
 from bulkgrok.core.errors import BulkgrokError, UsageError
-from bulkgrok.core.model import Limits
+from bulkgrok.core.report import Limits
 from bulkgrok.telemetry.wording import printable
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import assert_never
 
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import Limits, Progress, Report, Totals
+from bulkgrok.core.model import Progress, Totals
 from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Store
+from bulkgrok.core.report import Limits, Report
 from bulkgrok.engine.opening import OpenRun
 
 

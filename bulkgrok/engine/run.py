@@ -16,10 +16,11 @@ from typing import Final
 from bulkgrok.checkpoint import Committer
 from bulkgrok.config import Places, RunConfig, places
 from bulkgrok.core.errors import ApiUnavailable, BulkgrokError, InputError, RunMismatch, StorageFailed, UsageError
-from bulkgrok.core.model import Progress, Report, Settled
+from bulkgrok.core.model import Progress, Settled
 from bulkgrok.core.money import TICKS
 from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Events, Sink
+from bulkgrok.core.report import Report
 from bulkgrok.core.retry import RowPolicy
 from bulkgrok.engine.opening import Opening, OpenRun
 from bulkgrok.engine.projector import Projector, rebasing

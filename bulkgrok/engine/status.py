@@ -10,7 +10,8 @@ from typing import Final
 import orjson
 
 from bulkgrok.config import Places
-from bulkgrok.core.model import Progress, Report
+from bulkgrok.core.model import Progress
+from bulkgrok.core.report import Report
 
 STATUS_NAME: Final = "status.json"
 

@@ -27,7 +27,8 @@ from typing import Any, Final
 
 from bulkgrok.config import RunConfig
 from bulkgrok.core.errors import BulkgrokError
-from bulkgrok.core.model import JsonObject, Position, Report, Settled
+from bulkgrok.core.model import JsonObject, Position, Settled
+from bulkgrok.core.report import Report
 from bulkgrok.engine.run import Engine
 from bulkgrok.sinks.line import as_dict
 from bulkgrok.telemetry.logging import EventLog

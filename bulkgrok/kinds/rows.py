@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import orjson
 
@@ -234,7 +234,7 @@ def _name(columns: Mapping[str, object], ordinal: int) -> str:
     Raises:
         InvalidRow: It is a table's cell that JSON cannot say, or no UTF-8 text.
     """
-    found = custom_id_of(cast("JsonObject", columns), ordinal)
+    found = custom_id_of(columns, ordinal)
     if found is None:
         given = columns.get("custom_id")
         value = plain("custom_id", columns.get("id") if given is None else given)

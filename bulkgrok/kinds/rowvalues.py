@@ -104,12 +104,15 @@ def plain_cells(cells: Mapping[str, object]) -> JsonObject:
     return row
 
 
-def plain(name: str, value: object) -> object:
+def plain(name: str, value: object, depth: int = 0) -> object:
     """Return a cell as a JSON value.
 
     Raises:
-        InvalidRow: It is none.
+        InvalidRow: It is none, or nested deeper than can be sent. Compiled, nothing else would end the descent.
     """
+    if depth > _MAX_DEPTH:
+        msg = f"the row is nested more than {_MAX_DEPTH} deep"
+        raise InvalidRow(msg)
     match value:
         case bool() | int() | str():
             return value
@@ -122,9 +125,11 @@ def plain(name: str, value: object) -> object:
                 msg = f"{name} holds bytes that are not UTF-8 text"
                 raise InvalidRow(msg) from None
         case Mapping():
-            return {str(key): plain(f"{name}.{key}", part) for key, part in value.items() if part is not None}
+            return {
+                str(key): plain(f"{name}.{key}", part, depth + 1) for key, part in value.items() if part is not None
+            }
         case list() | tuple():
-            return [None if part is None else plain(name, part) for part in value]
+            return [None if part is None else plain(name, part, depth + 1) for part in value]
         case _:
             return _as_text(name, value)
 

@@ -13,7 +13,7 @@ system message of its own that message stays, and a `system` field beside it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ class Shaped:
     """None when the row does not say."""
 
 
-def custom_id_of(row: JsonObject, ordinal: int) -> str | None:
+def custom_id_of(row: Mapping[str, object], ordinal: int) -> str | None:
     """Return the row's name: `custom_id`, else `id`, else its number; anything but a string as JSON text."""
     for key in ("custom_id", "id"):
         found = row.get(key)

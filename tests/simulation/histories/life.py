@@ -18,9 +18,9 @@ from bulkgrok.checkpoint import Committer
 from bulkgrok.config import RunConfig
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import BulkgrokError, RunLocked
-from bulkgrok.core.model import Report
 from bulkgrok.core.money import TICKS, ticks
 from bulkgrok.core.ports import Store, Transport
+from bulkgrok.core.report import Report
 from bulkgrok.engine import Engine
 from bulkgrok.engine.surroundings import Surroundings
 from histories.api import Api, Link

@@ -6,8 +6,9 @@ import pytest
 
 from bulkgrok.cli.run import draining
 from bulkgrok.cli.summary import after_failures, summary_text
-from bulkgrok.core.model import Limits, Progress, Report
+from bulkgrok.core.model import Progress
 from bulkgrok.core.part import Part
+from bulkgrok.core.report import Limits, Report
 
 
 def report(**changes):

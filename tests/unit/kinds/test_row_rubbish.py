@@ -1,4 +1,6 @@
 import json
+from collections import UserDict
+from types import MappingProxyType
 
 import pytest
 
@@ -149,3 +151,23 @@ def test_a_bad_row_tells_its_kind_and_model_where_they_are_known(row, known):
     bad = RowEncoder(RowSettings(), Prices.shipped()).encode(RawRow(row=0, line=1, value=row))
     assert isinstance(bad, BadRow)
     assert (bad.kind, bad.model) == known
+
+
+@pytest.mark.parametrize("kind", [MappingProxyType, UserDict])
+def test_a_table_row_may_be_any_mapping(kind):
+    item = ENCODER.encode(RawRow(row=0, line=None, value=kind({"prompt": "p", "id": 7, "metadata": kind({"a": 1})})))
+    assert isinstance(item, Item), item
+    assert item.custom_id == "7"
+    assert json.loads(item.body)["metadata"] == {"a": 1}
+
+
+def test_cells_nested_however_deeply_make_a_bad_row():
+    deep, circle = [], {}
+    circle["a"] = circle
+    for _ in range(200_000):
+        deep = [deep]
+    for cell in (deep, circle):
+        for name in ("a", "custom_id"):
+            bad = ENCODER.encode(RawRow(row=0, line=None, value={"prompt": "p", name: cell}))
+            assert isinstance(bad, BadRow)
+            assert "deep" in bad.message
