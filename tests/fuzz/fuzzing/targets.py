@@ -48,7 +48,7 @@ def row_cells(data: bytes) -> None:
         value = json.loads(data, parse_float=Decimal, parse_int=_odd)
     except (ValueError, RecursionError):
         return
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         _encoded(RawRow(row=7, line=None, value=value))
 
 
