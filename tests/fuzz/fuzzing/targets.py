@@ -46,7 +46,7 @@ def row_cells(data: bytes) -> None:
     """So is any row of a table, whatever its cells hold."""
     try:
         value = json.loads(data, parse_float=Decimal, parse_int=_odd)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ArithmeticError):  # no decimal has such an exponent
         return
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         _encoded(RawRow(row=7, line=None, value=value))
