@@ -552,7 +552,6 @@ class Progress:
     """A sentence for the user while something is unusual, else empty."""
     rows: int | None = None
     """n rows of the input (with `--limit`: that it covers), None while they are still being counted."""
-    read_fraction: float = 0.0
     succeeded: int = 0
     failed: int = 0
     failed_by_code: dict[str, int] = field(default_factory=dict)
