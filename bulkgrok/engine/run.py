@@ -286,6 +286,7 @@ class Engine:
         try:
             while True:
                 self._observe(stages)
+                stages.scheduler.keep_time()
                 now = self._clock.monotonic()
                 if now - written_at >= self._outside.status_s:
                     self._write_status(None)

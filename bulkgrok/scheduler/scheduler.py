@@ -47,6 +47,7 @@ _MOST_OUTSTANDING: Final = 1_000_000
 _URGENT_S: Final = 120.0
 _URGENT_APART_S: Final = 5.0
 _SOME: Final = 0.1
+_SUSPENDED_S: Final = 10.0
 _EARLIER_S: Final = 3_600.0
 """Before the first deadline: whoever comes back may have to wait for a place, and for many polls."""
 
@@ -109,6 +110,7 @@ class Scheduler:
         self._probe: Action | None = None
         self._turn = 0
         self._control_through = False
+        self._wall_ahead_s: float | None = None
         self._sending_deferred = 0
         self._held: dict[int, int] = {}
         self.held_bytes = 0
@@ -202,6 +204,19 @@ class Scheduler:
     def recall(self, learnt: list[Any]) -> None:
         """Take over what an earlier start learnt of latencies."""
         self._polling.recall(learnt)
+
+    def keep_time(self) -> None:
+        """Notice, if asked now and then, that the machine was suspended: deadlines count that, its own clock does not.
+
+        What waits for its poll then comes due as much earlier. A wall clock that was set forward looks the same, and
+        costs a poll of each.
+        """
+        now = self._clock.monotonic()
+        ahead_s, before_s = self._clock.wall() - now, self._wall_ahead_s
+        self._wall_ahead_s = ahead_s
+        if before_s is not None and ahead_s - before_s >= _SUSPENDED_S:
+            self._jobs.hurry(ahead_s - before_s, now=now)
+            self._wake.set()
 
     def rests_until(self) -> float:
         """Return when it pays to ask for results again, as UNIX seconds: one of ten is then likely to be ready.

@@ -145,6 +145,23 @@ class Waiting:
         self._due_at[slot] = at
         self._place(slot, max(ceil(at * _TICKS_A_S), int(now * _TICKS_A_S) + 1), int(now * _TICKS_A_S))
 
+    def hurry(self, by_s: float, *, now: float) -> None:
+        """Let whatever waits come due so much earlier."""
+        heads = list(self._heads.values())
+        self._heads.clear()
+        self._begins.clear()
+        tick = int(now * _TICKS_A_S)
+        for head in heads:
+            slot = head
+            while slot != _NONE:
+                following = self._next[slot]
+                at = self._due_at[slot] = self._due_at[slot] - by_s
+                if at <= now:
+                    self._come_due(slot)
+                else:
+                    self._place(slot, ceil(at * _TICKS_A_S), tick)
+                slot = following
+
     def pop_any(self) -> Job | None:
         """Return the job that is due, or comes due, first, and forget it."""
         due = min(filter(None, self._due.values()), key=lambda heap: heap[0], default=None)

@@ -24,7 +24,14 @@ class LoopClock:
 
 
 def scheduler(
-    *, concurrency=4, max_outstanding=100, polling=None, budget=None, set_aside=lambda: None, part=Part.WHOLE
+    *,
+    concurrency=4,
+    max_outstanding=100,
+    polling=None,
+    budget=None,
+    set_aside=lambda: None,
+    part=Part.WHOLE,
+    clock=None,
 ):
     return Scheduler(
         concurrency=concurrency,
@@ -32,7 +39,7 @@ def scheduler(
         limits=Limits(rps=None, rpm=None, tpm=None),
         polling=polling or PollSchedule(interval_s=0.01),
         health=Health(max_outage_s=7200.0),
-        clock=LoopClock(),
+        clock=clock or LoopClock(),
         jitter=lambda: 0.5,
         purse=Purse(budget, set_aside),
         part=part,
@@ -252,6 +259,35 @@ def test_a_job_is_asked_for_twice_shortly_before_its_deadline_and_once_after_it(
     assert schedule.delay_s(under_test, now=86_395.0, jitter=0.5) == 5.0
     under_test.polls = 0
     assert schedule.delay_s(under_test, now=90_000.0, jitter=0.5) == 0.0
+
+
+def test_a_job_that_slept_with_the_machine_is_asked_for_when_it_wakes():
+    async def scenario():
+        clock = LoopClock()
+        clock.slept_s = 0.0
+        clock.wall = lambda: asyncio.get_running_loop().time() + 1_000_000.0 + clock.slept_s
+        under_test = scheduler(clock=clock)
+        under_test.keep_time()
+        under_test.watch(job(1), delay_s=15_840.0)
+        under_test.watch(job(2), delay_s=100_000.0)
+        asked = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        under_test.keep_time()
+        await asyncio.sleep(0)
+        assert waits(asked)
+        clock.slept_s = 72_000.0
+        under_test.keep_time()
+        assert (await asked).job.row == 1
+        other = asyncio.ensure_future(under_test.next())
+        await asyncio.sleep(0)
+        assert waits(other)
+        clock.slept_s = 0.0  # set back: nothing comes later for it
+        under_test.keep_time()
+        clock.slept_s = 72_000.0
+        under_test.keep_time()
+        assert (await other).job.row == 2
+
+    run(scenario)
 
 
 def test_probes_take_turns_so_that_one_ailing_job_does_not_pass_for_an_outage():

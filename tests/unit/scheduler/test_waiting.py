@@ -113,6 +113,22 @@ def test_a_job_takes_less_than_two_hundred_bytes():
     assert sum(map(sys.getsizeof, waiting.due("m"))) + sys.getsizeof(waiting.due("m")) <= 60 * rows
 
 
+@given(st.lists(st.floats(0.0, 200_000.0), min_size=1, max_size=60), st.floats(0.0, 150_000.0), st.floats(0.0, 5_000.0))
+def test_whatever_waits_comes_due_as_much_earlier_as_it_is_hurried(times, by_s, now):
+    waiting = Waiting()
+    for row, at in enumerate(times):
+        waiting.put(job(row), at=at, now=0.0)
+    waiting.wake(now)
+    waiting.hurry(by_s, now=now)
+    due = waiting.due("m")
+    expected = {row for row, at in enumerate(times) if at <= now or at - by_s <= now}
+    early = {waiting.pop(due).row for _ in range(len(due))}
+    assert expected == early
+    waiting.wake(300_000.0)
+    assert {waiting.pop(due).row for _ in range(len(due))} == set(range(len(times))) - expected
+    assert len(waiting) == 0
+
+
 def test_a_job_that_is_postponed_keeps_all_it_is():
     waiting, put = Waiting(), job(7, request_id=str(UUID(int=7)), tokens=3, polls=2, pending_s=4.0, errors=1)
     waiting.put(put, at=0.0, now=0.0)
