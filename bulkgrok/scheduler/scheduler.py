@@ -163,7 +163,8 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing is queued, waiting, outstanding or in flight."""
-        return not (self.in_flight or self._head or self._retries or self._last or len(self._jobs) or any(self._order))
+        queued = self._head or self._purse.waiting or self._retries or self._last or any(self._order)
+        return not (self.in_flight or queued or len(self._jobs))
 
     @property
     def _has_room(self) -> bool:
@@ -292,12 +293,17 @@ class Scheduler:
 
     def _decide(self) -> tuple[bool, Action | None, float]:
         """Return whether all is over, what goes now, and the monotonic time at which to look again."""
-        if self._stopped or (self._closed and self.idle):
+        if self._over:
             return True, None, _FOREVER
         action, at = self._choose(self._clock.monotonic())
-        if action is not None:
-            self._count(action, 1)
+        if action is None:  # the last row may have been set aside just now
+            return self._over, None, at
+        self._count(action, 1)
         return False, action, at
+
+    @property
+    def _over(self) -> bool:
+        return self._stopped or (self._closed and self.idle)
 
     def _count(self, action: Action, change: int) -> None:
         """Count an action that goes out (1) or comes back (-1)."""

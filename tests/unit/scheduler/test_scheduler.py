@@ -466,6 +466,25 @@ def test_rows_that_can_never_be_paid_are_set_aside_and_leave_the_scheduler_idle(
     run(scenario)
 
 
+def test_all_is_over_when_the_last_row_is_set_aside_however_many_wait_for_it():
+    async def scenario():
+        found = scheduler(budget=budget(1.0))
+        found.paid(Money(on_its_way=ticks(0.5)))
+        found.offer(work(0, max_usd=0.75))
+        waiting = [asyncio.ensure_future(found.next()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert all(map(waits, waiting))
+        assert not found.idle
+        found.exhausted()
+        found.close()
+        await asyncio.sleep(0)
+        assert all(map(waits, waiting))
+        found.paid(Money(paid=ticks(0.5)))
+        assert await asyncio.gather(*waiting) == [None, None, None]
+
+    run(scenario)
+
+
 def test_a_row_that_is_not_sent_after_all_gives_its_money_back():
     async def scenario():
         found = scheduler(budget=budget(1.0))
