@@ -96,6 +96,15 @@ class Health:
         self.outage_since: float | None = None
         self.next_probe_at = 0.0
         self.reason = ""
+        self._told_at: tuple[float, float] | None = None
+
+    def told(self, date_at: float, now: float) -> None:
+        """Note what the API's clock showed, in UNIX seconds, and when."""
+        self._told_at = date_at, now
+
+    def server_time(self, now: float) -> float | None:
+        """Return what the API's clock shows, None where it never told; earlier, if this machine slept since."""
+        return None if self._told_at is None else self._told_at[0] + now - self._told_at[1]
 
     def good(self, now: float, *, answered: bool = True) -> bool:
         """Note a usable reply of any kind; return whether it ended an outage.

@@ -87,7 +87,6 @@ class Redeemer:
         self._events = events
         self._progress = progress
         self._again = again
-        self._server_at: tuple[float, float] | None = None
         """The server's clock at a moment of the monotonic one, as its last reply told it."""
         self._unclear_until = unclear_until
 
@@ -176,11 +175,9 @@ class Redeemer:
         """
         now = self._clock.monotonic()
         if isinstance(exchange, Reply) and exchange.date_at is not None:
-            self._server_at = exchange.date_at, now
-        if self._server_at is None:
-            return asked_at >= job.deadline_at
-        date_at, then = self._server_at
-        return date_at + now - then >= job.deadline_at
+            self._health.told(exchange.date_at, now)
+        server_time = self._health.server_time(now)
+        return (asked_at if server_time is None else server_time) >= job.deadline_at
 
     async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
         redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=job.request_id)

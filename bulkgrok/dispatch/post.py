@@ -175,7 +175,10 @@ class Poster:
 
     async def _accepted(self, work: Work, request_id: RequestId, reply: Reply, submitted_at: float) -> Feedback:
         item = work.item
-        server_now = reply.date_at if reply.date_at is not None else submitted_at
+        server_now = submitted_at
+        if reply.date_at is not None:
+            server_now = reply.date_at
+            self._health.told(reply.date_at, self._clock.monotonic())
         job = Job(
             row=item.row,
             kind=item.kind,

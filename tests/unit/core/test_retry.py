@@ -104,3 +104,12 @@ def test_probes_come_as_often_as_ever_however_long_it_lasts():
     for _ in range(3_000):
         health.probing(now)
         assert health.next_probe_at - now <= 30.0
+
+
+def test_the_clock_of_the_api_goes_on_from_what_it_showed_last():
+    health = Health(max_outage_s=7200.0)
+    assert health.server_time(5.0) is None
+    health.told(1_790_000_000.0, 5.0)
+    assert health.server_time(65.0) == 1_790_000_060.0
+    health.told(1_790_000_100.0, 70.0)
+    assert health.server_time(70.0) == 1_790_000_100.0
