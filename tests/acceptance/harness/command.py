@@ -8,13 +8,15 @@ import subprocess
 import sys
 import urllib.request
 
-COMMAND = [sys.executable, "-m", "bulkgrok"]
+#: -P: what is installed, or what PYTHONPATH names (a sabotaged product), before the sources in this folder.
+COMMAND = [sys.executable, "-P", "-m", "bulkgrok"]
 KEY = "xai-acceptance-key"
+_KEPT = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "PYTHONPATH")
 
 
 def environment(**more):
     """Return a small environment with a key in it, in which warnings are errors."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return kept | {"XAI_API_KEY": KEY, "PYTHONWARNINGS": "error", "COLUMNS": "100"} | more
 
 
