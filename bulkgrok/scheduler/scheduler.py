@@ -566,7 +566,7 @@ class Scheduler:
             now, sent_at, retry_after_s=feedback.retry_after_s, named=feedback.limit, jitter=self._jitter()
         )
         if begins and self._limits.requests_per_s is None:
-            self._window.halve(now)
+            self._window.halve()
 
     def _lane_of(self, action: Action) -> Lane | None:
         if isinstance(action, Send):

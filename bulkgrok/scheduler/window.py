@@ -28,7 +28,8 @@ class Window:
     def __init__(self, most: int, *, feels: bool) -> None:
         self._most = float(most)
         self._size = min(self._most, _FIRST) if feels else self._most
-        self._at: float | None = None
+        self._full_at: float | None = None
+        self._full_s = 0.0
         self.open = self._size >= self._most
         """Whether it is as wide as may be."""
 
@@ -38,13 +39,20 @@ class Window:
         return int(self._size)
 
     def full(self, out: int, now: float) -> bool:
-        """Tell whether no more may go than the requests that are out. Time spent full lets it grow."""
-        if self._at is None or out < int(self._size):
-            self._at = now
-        elif now - self._at >= _STEP_S:
-            self._set(self._size * 2.0 ** min(30.0, (now - self._at) / _DOUBLES_S))
-            self._at = now
-        return out >= int(self._size)
+        """Tell whether no more may go than the requests that are out. Time spent full lets it grow.
+
+        A reply that makes room ends no such time for long: the next look may find it full again at once. So all of it
+        is added up, however often it is interrupted. What passed since a look that nobody followed for long (in an
+        outage) counts as one doubling at most.
+        """
+        if self._full_at is not None:
+            self._full_s += min(now - self._full_at, _DOUBLES_S)
+            if self._full_s >= _STEP_S:
+                self._set(self._size * 2.0 ** (self._full_s / _DOUBLES_S))
+                self._full_s = 0.0
+        full = out >= int(self._size)
+        self._full_at = now if full else None
+        return full
 
     def next_at(self, now: float) -> float:
         """Return when to look again while it is full."""
@@ -55,10 +63,10 @@ class Window:
         if not self.open:
             self._set(self._size + _A_REPLY)
 
-    def halve(self, now: float) -> None:
+    def halve(self) -> None:
         """Note that a pause begins."""
         self._set(max(1.0, self._size / 2.0))
-        self._at = now
+        self._full_at, self._full_s = None, 0.0
 
     def _set(self, size: float) -> None:
         self._size = min(self._most, size)

@@ -163,9 +163,29 @@ def test_a_window_that_feels_its_way_grows_by_replies_and_by_the_second_and_neve
     assert not window.full(6, 1.0)
     assert window.size == 10
     assert window.open
-    window.halve(3.0)
+    window.halve()
     assert window.size == 5
     assert Window(10, feels=False).open
+
+
+def test_a_window_that_is_full_doubles_in_a_second_however_many_replies_make_room_for_a_moment():
+    """A reply each 10 ms, whose room is taken at once: without that, a server that takes long is used late."""
+    window = Window(1_000, feels=True)
+    for look in range(101):
+        now = look / 100
+        window.full(window.size - 1, now)
+        window.full(window.size, now)
+    assert 7 <= window.size <= 8
+
+
+def test_time_that_is_not_spent_full_widens_no_window_and_an_outage_does_so_once():
+    window = Window(1_000, feels=True)
+    for look in range(1_000):
+        assert not window.full(3, look / 10)
+    assert window.size == 4
+    assert window.full(4, 100.0)
+    assert not window.full(1, 4_000.0)
+    assert window.size == 8
 
 
 def test_a_request_above_the_whole_token_budget_goes_when_nothing_else_was_sent_for_a_minute():
