@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """Something to do on the writer's thread, and who is told: changes, or a function, or one after the other."""
+    """Something to do on the writer's thread, and who is told: changes, or a function."""
 
     changes: Sequence[Change] = ()
     function: Callable[[], object] | None = None
@@ -151,17 +151,6 @@ class Committer:
         result: T = await self._hand_in(_Entry(function=lambda: function(*args)))
         return result
 
-    async def call_after(self, change: Change, function: Callable[..., T], /, *args: object) -> T:
-        """Apply a change, and once it is durable read something of the store, which sees it; one turn for both.
-
-        Raises:
-            StorageFailed, ValueError: As `commit`; the function was not run.
-        """
-        changes = (change,)
-        entry = _Entry(changes=changes, function=lambda: function(*args), cost=_cost(changes))
-        result: T = await self._hand_in(entry)
-        return result
-
     async def watch_money(self, told: Callable[[Money], None]) -> None:
         """Tell what was paid and is on its way: now, and with every group before those who wait for it."""
         told(await self.call(self._store.money))
@@ -250,26 +239,10 @@ class Committer:
         writers = [entry for entry in group if entry.changes]
         if writers:
             self._apply_group(writers)
-        reads = [entry for entry in writers if entry.function is not None and entry.error is None]
-        if len(reads) > 1:
-            self._read(reads)
-        else:
-            for entry in reads:
-                _run(entry)
         for entry in group:
             if not entry.changes:
                 _run(entry)
         return self._store.money() if writers and self._told is not None else None
-
-    def _read(self, entries: list[_Entry]) -> None:
-        """Run functions that read what was just stored."""
-        try:
-            with self._store.view():
-                for entry in entries:
-                    _run(entry)
-        except StorageFailed as error:
-            for entry in entries:
-                entry.error = entry.error or error
 
     def _deliver(self, group: list[_Entry], money: Money | None) -> None:
         """Tell those who wait. Runs on the loop, once for each group."""

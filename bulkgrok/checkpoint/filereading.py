@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,18 +40,6 @@ class FileReading(Reading):
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped(self.path)
-
-    @contextmanager
-    def view(self) -> Iterator[None]:
-        """Read what is stored now; see the port. Beginning to read costs SQLite more than to read a row."""
-        with self._mapped():
-            self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if self._connection.in_transaction:  # not after errors on which SQLite ends it
-                with self._mapped():
-                    self._connection.execute("COMMIT")
 
     def _all(self, statement: str, *parameters: object) -> list[Any]:
         with self._mapped():

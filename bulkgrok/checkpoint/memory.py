@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -76,10 +75,6 @@ class MemoryStore:
     def spill_place(self) -> Path | None:
         """Nothing: it takes everything."""
         return None
-
-    def view(self) -> AbstractContextManager[None]:
-        """Return a context that does nothing."""
-        return nullcontext()
 
     def retire(self) -> None:
         """Do nothing: it holds one run, and has no name."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -198,10 +197,6 @@ class PostgresStore(PostgresReading):
             connection.execute(SQL["note"], (run, TTL, json.dumps(ttl_s)))
 
         self._transact(move)
-
-    def view(self) -> AbstractContextManager[None]:
-        """Return a context that does nothing: a look costs a journey to the server, inside or outside."""
-        return nullcontext()
 
     def retire(self) -> None:
         """Give the run another name, so that a new one can have this one: it was simulated, and is replaced."""

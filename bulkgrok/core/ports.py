@@ -7,7 +7,6 @@ tests/contract that runs over all its implementations.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -374,10 +373,6 @@ class Store(ChangeLog, Admission, Outbox, Accounts, RunFacts, Protocol):
         """What the place for changes that it could not take is named after, once it is open; None for no such place."""
         ...
 
-    def view(self) -> AbstractContextManager[None]:
-        """Read what is stored now: reads inside see the same, and cost less together. Nothing is changed inside."""
-        ...
-
     def retire(self) -> None:
         """Make room for a new run of this name: this one was simulated. A file is removed by whoever asks for it."""
         ...
@@ -416,14 +411,6 @@ class Checkpoint(Protocol):
 
     async def call(self, function: Callable[..., T], /, *args: object) -> T:
         """Run a function of the store in order with the commits."""
-        ...
-
-    async def call_after(self, change: Change, function: Callable[..., T], /, *args: object) -> T:
-        """Do what `commit` does with a change, then run a function of the store in the same turn.
-
-        Raises:
-            StorageFailed, ValueError: As `commit`; the function was not run.
-        """
         ...
 
 

@@ -119,10 +119,9 @@ class Redeemer:
             return False
         return record.request_id == job.request_id
 
-    async def _settle(self, job: Job, redeem: Redeem | None = None) -> Feedback:
-        """Settle a row whose answer is durable, or made so by `redeem`."""
-        tokens = await self._settler.redeemed(job.row, redeem)
-        return Feedback(sign=Sign.GOOD, tokens=tokens)
+    async def _settle(self, job: Job) -> Feedback:
+        """Settle a row whose answer is durable."""
+        return Feedback(sign=Sign.GOOD, tokens=await self._settler.redeemed(job.row))
 
     async def _carry_out_large(self, job: Job, found: Resolved, asked_at: float) -> Feedback:
         match found:
@@ -182,7 +181,7 @@ class Redeemer:
     async def _redeem(self, job: Job, status: int, raw: bytes | LargeBody) -> Feedback:
         redeem = Redeem(row=job.row, at=self._clock.wall(), status_code=status, raw=raw, request_id=job.request_id)
         job.missing = job.errors = 0
-        return await self._settle(job, redeem)
+        return Feedback(sign=Sign.GOOD, tokens=await self._settler.received(job, redeem))
 
     async def _too_large(self, job: Job, found: TooLarge) -> Feedback:
         head = found.head

@@ -231,7 +231,9 @@ class Poster:
             return await self._carry_out(work, head, submitted_at)  # a receipt of that size is none
         redeem, _ = self._redeem(work, head, submitted_at)
         work.failures = work.kept_out = 0
-        tokens = await self._settler.redeemed(item.row, replace(redeem, raw=whole.body))
+        await self._checkpoint.commit(replace(redeem, raw=whole.body))
+        failpoints.hit("settle.redeemed")
+        tokens = await self._settler.redeemed(item.row)
         await self._rejections.other(submitted_at)
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 

@@ -1,7 +1,8 @@
 """From durable bytes to an outcome: decode, download, settle.
 
-Law: works from the stored Record alone, so that recovery and the running engine go the same way. Nothing here asks the
-API for an answer again; only a file's address may be asked for anew.
+Law: what settles an answer is what is stored of its row, so that recovery and the running engine come to the same.
+Where all of that is at hand it is not read back: of a direct answer always, of a deferred one when it is a plain
+success. Nothing here asks the API for an answer again; only a file's address may be asked for anew.
 
 An outcome that is an answer's is handed in and not waited for. With a direct answer that is at stake until then goes
 the answer itself: the checkpoint takes changes in order, so the next intent of the same slot is durable only with it or
@@ -22,6 +23,7 @@ from bulkgrok.core.model import (
     Asset,
     Code,
     Item,
+    Job,
     JsonObject,
     Progress,
     Record,
@@ -41,8 +43,8 @@ _AT_ONCE_BYTES: Final = 1 << 18
 class Cost(Protocol):
     """Prices an answer."""
 
-    def __call__(self, record: Record, decoded: Answer | Unusable) -> float | None:
-        """Return USD, None when the price is not known."""
+    def __call__(self, kind: str, model: str, decoded: Answer | Unusable, max_usd: float, /) -> float | None:
+        """Return USD, None when the price is not known. `max_usd` is what the request cost at most."""
         ...
 
 
@@ -144,19 +146,18 @@ class Settler:
         if isinstance(decoded, Unusable):
             await self._commit_all(record, [redeem, *self._unusable(record, decoded)])
             return None
-        self._hand_in(record, decoded, redeem)
-        return sum(decoded.tokens[:3]) if decoded.usage is not None else None
+        self._hand_in(self._succeed(record, decoded, ()), record.kind, redeem)
+        return _taken(decoded)
 
-    def _hand_in(self, record: Record, answer: Answer, redeem: Redeem | None = None) -> None:
+    def _hand_in(self, succeed: Succeed, kind: str, redeem: Redeem | None = None) -> None:
         """Hand in an answer's outcome, with the answer where that is not durable yet."""
-        succeed = self._succeed(record, answer, ())
         staked = redeem is not None
 
         def then(error: BaseException | None) -> None:
             self.open -= 1
             self.at_stake -= staked
             if error is None:
-                self._count_success(record, answer, succeed.cost_usd)
+                self._count_success(succeed, kind)
             if error is not None or not self.open:
                 self._settled(error)
 
@@ -171,24 +172,34 @@ class Settler:
         """Return when everything that was handed in is durable, or could not be made so."""
         await self._checkpoint.call(lambda: None)
 
-    async def redeemed(self, row: int, redeem: Redeem | None = None) -> int | None:
-        """Settle a row once its bytes are durable; return the tokens it took. For a large answer, hold room for it.
+    async def received(self, job: Job, redeem: Redeem) -> int | None:
+        """Make a deferred answer durable, then read and settle it; return the tokens it took.
 
-        Args:
-            row: The row.
-            redeem: What makes its bytes durable, None where they are.
+        For a large answer, hold room for it.
         """
-        record, decoded = await self._loaded(row, redeem)
-        if redeem is not None:
-            failpoints.hit("settle.redeemed")
+        await self._checkpoint.commit(redeem)
+        failpoints.hit("settle.redeemed")
+        raw = redeem.raw
+        if isinstance(raw, bytes) and len(raw) <= _AT_ONCE_BYTES:
+            decoded = self._kinds[job.kind].decode(raw, text=False)
+            # What has files is priced by its request, and what is no answer is named by its row: both are stored.
+            if isinstance(decoded, Answer) and not decoded.assets:
+                cost_usd = self._cost(job.kind, job.model, decoded, 0.0)
+                self._hand_in(self._success(job.row, decoded.model or job.model, decoded, cost_usd), job.kind)
+                return _taken(decoded)
+        return await self.redeemed(job.row)
+
+    async def redeemed(self, row: int) -> int | None:
+        """Settle a row whose bytes are durable; return the tokens it took. For a large answer, hold room for it."""
+        record, decoded = await self._loaded(row)
         if isinstance(decoded, Unusable):
             await self._commit_all(record, self._unusable(record, decoded))
             return None
         if decoded.assets and self._download is not None:
             self._download(row)
             return None
-        self._hand_in(record, decoded)
-        return sum(decoded.tokens[:3]) if decoded.usage is not None else None
+        self._hand_in(self._succeed(record, decoded, ()), record.kind)
+        return _taken(decoded)
 
     async def resume(self, row: int) -> None:
         """Settle a row that an earlier run redeemed."""
@@ -205,12 +216,9 @@ class Settler:
         async with self._memory.room():
             return await self._loaded(row)
 
-    async def _loaded(self, row: int, redeem: Redeem | None = None) -> tuple[Record, Answer | Unusable]:
-        """Read a stored answer, once it is stored; many bytes are let go of before anything else is done."""
-        if redeem is None:
-            record = await self._checkpoint.call(self._record, row)
-        else:
-            record = await self._checkpoint.call_after(redeem, self._record, row)
+    async def _loaded(self, row: int) -> tuple[Record, Answer | Unusable]:
+        """Read a stored answer; many bytes are let go of before anything else is done."""
+        record = await self._checkpoint.call(self._record, row)
         kind = self._kinds[record.kind]
         if len(record.raw) <= _AT_ONCE_BYTES:
             return record, kind.decode(record.raw, text=False)
@@ -231,33 +239,42 @@ class Settler:
             return
         succeed = self._succeed(record, decoded, assets)
         await self._checkpoint.commit(succeed)
-        self._count_success(record, decoded, succeed.cost_usd)
+        self._count_success(succeed, record.kind)
 
     def _succeed(self, record: Record, answer: Answer, assets: tuple[Asset, ...]) -> Succeed:
+        model, cost_usd = answer.model or record.model, self._cost_of(record, answer)
+        return self._success(record.row, model, answer, cost_usd, assets)
+
+    def _cost_of(self, record: Record, decoded: Answer | Unusable) -> float | None:
+        return self._cost(record.kind, record.model, decoded, record.max_usd)
+
+    def _success(
+        self, row: int, model: str, answer: Answer, cost_usd: float | None, assets: tuple[Asset, ...] = ()
+    ) -> Succeed:
         return Succeed(
-            row=record.row,
-            model=answer.model or record.model,
-            cost_usd=self._cost(record, answer),
+            row=row,
+            model=model,
+            cost_usd=cost_usd,
             usage=self._json(answer.usage),
             tokens=answer.tokens,
             assets=assets or tuple(Asset(url=ref.url) for ref in answer.assets),
         )
 
-    def _count_success(self, record: Record, answer: Answer, cost: float | None) -> None:
+    def _count_success(self, succeed: Succeed, kind: str) -> None:
         progress = self._progress
         progress.succeeded += 1
-        progress.cost_usd += cost or 0.0
-        prompt, completion, reasoning, cached = answer.tokens
+        progress.cost_usd += succeed.cost_usd or 0.0
+        prompt, completion, reasoning, cached = succeed.tokens
         tokens = progress.tokens
         tokens["prompt"] = tokens.get("prompt", 0) + prompt
         tokens["completion"] = tokens.get("completion", 0) + completion
         tokens["reasoning"] = tokens.get("reasoning", 0) + reasoning
         tokens["cached"] = tokens.get("cached", 0) + cached
-        self._events("item.succeeded", row=record.row, kind=record.kind, attempts=record.attempts)
+        self._events("item.succeeded", row=succeed.row, kind=kind)
 
     def _unusable(self, record: Record, decoded: Unusable) -> list[Change]:
         """Decide what becomes of a complete reply that is no answer."""
-        at, cost_usd = self._clock.wall(), self._cost(record, decoded)
+        at, cost_usd = self._clock.wall(), self._cost_of(record, decoded)
         message = self._hide(decoded.message)
         failure = self._failure(record, decoded, code=decoded.code, message=message)
         match decoded.code:
@@ -290,7 +307,7 @@ class Settler:
             digest=b"",
             line=record.line,
             request_id=record.request_id,
-            cost_usd=self._cost(record, decoded),
+            cost_usd=self._cost_of(record, decoded),
             usage=self._json(decoded.usage),
         )
 
@@ -309,3 +326,8 @@ class Settler:
 
     def _json(self, usage: JsonObject | None) -> bytes | None:
         return None if usage is None else self._encode_json(usage)
+
+
+def _taken(answer: Answer) -> int | None:
+    """Return the tokens that an answer took of a limit, None where it does not tell."""
+    return sum(answer.tokens[:3]) if answer.usage is not None else None

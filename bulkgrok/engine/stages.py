@@ -13,7 +13,7 @@ import orjson
 
 from bulkgrok import kinds
 from bulkgrok.config import RunConfig
-from bulkgrok.core.model import Answer, AssetRef, Exchange, Fetched, Job, Progress, Record, Totals, Unusable
+from bulkgrok.core.model import AssetRef, Exchange, Fetched, Job, Progress, Record, Totals
 from bulkgrok.core.money import Budget
 from bulkgrok.core.part import Part
 from bulkgrok.core.ports import Events, Transport
@@ -299,16 +299,11 @@ class Building:
         )
 
     def _settler(self) -> Settler:
-        prices = self._opened.prices
-
-        def cost(record: Record, decoded: Answer | Unusable) -> float | None:
-            return prices.cost_usd(record.kind, record.model, decoded, record.max_usd)
-
         return Settler(
             checkpoint=self._opened.committer,
             load=self._opened.store.record,
             kinds=kinds.KINDS,
-            cost=cost,
+            cost=self._opened.prices.cost_usd,
             policy=self._policy,
             memory=self._memory,
             offload=self._outside.offload,

@@ -440,20 +440,6 @@ def test_only_a_row_with_an_answer_has_a_record(store):
         store.record(4)
 
 
-def test_reads_in_one_view_are_what_reads_outside_are_and_an_error_among_them_harms_no_other(store):
-    store.apply([submit(1), accept(1), redeem(1, b"first"), submit(2), redeem(2, b"second")])
-    with store.view():
-        assert store.record(1).raw == b"first"
-        with pytest.raises(KeyError):
-            store.record(3)
-        assert store.record(2).raw == b"second"
-    with pytest.raises(KeyError), store.view():
-        store.record(3)
-    store.apply([submit(3), redeem(3, b"third")])
-    with store.view():
-        assert [store.record(row).raw for row in (1, 2, 3)] == [b"first", b"second", b"third"]
-
-
 # The outbox
 
 

@@ -85,7 +85,7 @@ class Bench:
             memory=self.memory,
             offload=at_once,
             load=self.store.record,
-            cost=lambda record, decoded: 0.25,
+            cost=lambda kind, model, decoded, most: 0.25,
             encode_json=lambda value: json.dumps(value).encode(),
             again=self.again.append,
             hide=str,
