@@ -70,10 +70,12 @@ def money(value: float | None) -> float | None:
 
 def token_counts(tokens: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """Return n tokens each, within what sums can hold."""
-    if min(tokens) >= 0 and max(tokens) <= _MOST_TOKENS:
-        return tokens
-    prompt, completion, reasoning, cached = (min(max(number, 0), _MOST_TOKENS) for number in tokens)
-    return prompt, completion, reasoning, cached
+    prompt, completion, reasoning, cached = tokens
+    return _count(prompt), _count(completion), _count(reasoning), _count(cached)
+
+
+def _count(number: int) -> int:
+    return 0 if number < 0 else min(number, _MOST_TOKENS)
 
 
 def small(value: int | None) -> int | None:

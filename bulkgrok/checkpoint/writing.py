@@ -86,7 +86,6 @@ class Writing:
         self._most: dict[int, int] = {}
         """Row -> what its request costs at most, in ticks, of requests on their way to a reply that were begun here."""
         self._writers: Final[dict[type, Callable[[Any], None]]] = {
-            Submit: self._submit,
             Unsent: self._unsent,
             Refuse: self._refuse,
             Doubt: self._doubt,
@@ -118,6 +117,8 @@ class Writing:
                 redeemed = None
             if isinstance(change, Redeem):
                 redeemed = change
+            elif isinstance(change, Submit):
+                self._submit(change)
             else:
                 self._writers[type(change)](change)
         if redeemed is not None:
@@ -127,7 +128,7 @@ class Writing:
 
     # Moving along an arc
 
-    def _move(self, change: Change, row: int, statement: str, *columns: object) -> State:
+    def _move(self, change: Change, row: int, statement: str, columns: tuple[object, ...] = ()) -> State:
         """Run a statement that ends in `WHERE row = ? AND state = ?`; return the state that the row left."""
         arcs = _ARCS[type(change)]
         for source, target, state in arcs if len(arcs) == 1 or row in self._most else reversed(arcs):
@@ -137,12 +138,12 @@ class Writing:
                 return source
         raise self._refused(change, row)
 
-    def _leave(self, change: Change, row: int, statement: str, *columns: object) -> int:
+    def _leave(self, change: Change, row: int, statement: str, columns: tuple[object, ...] = ()) -> int:
         """Move a row whose request is on its way no more; return what that costs at most, in ticks."""
         most = self._most.get(row)
         if most is None:
             most = ticks(self._execute(_SQL["most"], (row,)).get)
-        self._move(change, row, statement, *columns)
+        self._move(change, row, statement, columns)
         self._most.pop(row, None)
         self.tally.on_its_way -= most
         return most
@@ -210,7 +211,7 @@ class Writing:
         self._leave(change, change.row, "unsent")
 
     def _refuse(self, change: Refuse) -> None:
-        most = self._leave(change, change.row, "refuse", int(change.entry is None), int(change.counted))
+        most = self._leave(change, change.row, "refuse", (int(change.entry is None), int(change.counted)))
         if change.entry is not None:
             max_usd = money(change.max_usd)
             self._enter(change.row, change.at, change.entry, change.reason, most=most, max_usd=max_usd)
@@ -222,7 +223,7 @@ class Writing:
     def _accept(self, change: Accept) -> None:
         request_id = stored_text(change.request_id)
         try:
-            self._move(change, change.row, "accept", request_id, change.deadline_at)
+            self._move(change, change.row, "accept", (request_id, change.deadline_at))
         except apsw.ConstraintError:  # the index item_receipt
             holder = self._execute(_SQL["holder"], (request_id, change.row)).fetchone()
             if holder is None:
@@ -234,12 +235,13 @@ class Writing:
     # An answer
 
     def _redeem(self, change: Redeem) -> None:
-        self._move(change, change.row, "redeem", change.at, change.status_code, stored_optional(change.request_id))
+        reply = (change.at, change.status_code, stored_optional(change.request_id))
+        self._move(change, change.row, "redeem", reply)
         self._keep(change)
 
     def _answer(self, redeem: Redeem, succeed: Succeed) -> None:
         reply = (redeem.at, redeem.status_code, stored_optional(redeem.request_id))
-        most = self._leave(redeem, redeem.row, "answer", *reply, *self._settle(succeed))
+        most = self._leave(redeem, redeem.row, "answer", (*reply, *self._settle(succeed)))
         self.tally.answer(most, money(succeed.cost_usd))
         self.tally.move(State.REDEEMED, after(State.REDEEMED, Succeed))
         self._keep(redeem)
@@ -252,7 +254,7 @@ class Writing:
         blobs.fill(self._connection, change.row, change.raw)
 
     def _succeed(self, change: Succeed) -> None:
-        most = self._leave(change, change.row, "succeed", *self._settle(change))
+        most = self._leave(change, change.row, "succeed", self._settle(change))
         self.tally.answer(most, money(change.cost_usd))
 
     def _settle(self, change: Succeed) -> tuple[object, ...]:
@@ -283,7 +285,7 @@ class Writing:
         attempts: int = 0,
         cost_usd: float | None = None,
     ) -> None:
-        most = self._leave(change, change.row, "close_job", losses, attempts, ticks(cost_usd))
+        most = self._leave(change, change.row, "close_job", (losses, attempts, ticks(cost_usd)))
         self._enter(change.row, change.at, entry, change.reason, most=most, cost_usd=cost_usd)
         self.tally.ticks += ticks(cost_usd)
 
@@ -322,7 +324,7 @@ class Writing:
             self._execute(_SQL["fail_new"], (change.row, bytes(change.digest), line, *names, *rest))
             self.tally.move(None, State.FAILED)
         else:
-            self._move(change, change.row, "fail", line, *rest)
+            self._move(change, change.row, "fail", (line, *rest))
             if answered:
                 self.tally.on_its_way -= ticks(past.max_usd)
             if change.digest and not answered:  # the caller knows the row as it is now, maybe under other settings
@@ -340,7 +342,7 @@ class Writing:
             self._enter(change.row, change.at, Entry.REPLACED, "asked for again", most=most, cost_usd=past.cost_usd)
             if past.cost_usd is None:
                 self.tally.untold -= most
-        self._move(change, change.row, "retry", ticks(past.cost_usd))
+        self._move(change, change.row, "retry", (ticks(past.cost_usd),))
         self.tally.failed(past.error_code or "", -1, answered=past.held == ANSWER)
 
     def _redownload(self, change: Redownload) -> None:

@@ -250,7 +250,7 @@ MUTANTS = (
         breaks="a result that was handed out and lost is explained",
         file="checkpoint/writing.py",
         old="        self._close_job(change, Entry.LOST, losses=1)\n",
-        new='        self._move(change, change.row, "close_job", 1, 0, 0)\n',
+        new='        self._move(change, change.row, "close_job", (1, 0, 0))\n',
     ),
     Mutant(
         name="own-clock-decides",
