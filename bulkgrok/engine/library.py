@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bulkgrok.config import RunConfig, from_keywords, places
-from bulkgrok.core.errors import BulkgrokError
+from bulkgrok.core.errors import BulkgrokError, UsageError
 from bulkgrok.core.part import Part
 from bulkgrok.core.report import Report
 from bulkgrok.engine.collecting import collecting
@@ -26,6 +26,7 @@ from bulkgrok.telemetry.logging import EventLog
 from bulkgrok.telemetry.redaction import Redaction
 
 _RAISED: Final = frozenset({2, 5, 6, 7, 8})
+_FILES: Final = frozenset({"input", "output"})
 
 
 def run(input: str | Path, **flags: object) -> Report:  # noqa: A002 - the public name of the argument
@@ -176,6 +177,9 @@ async def stream(
         BulkgrokError: As for `run`; code 4 after the last outcome when the money is used up; code 6 when a row differs
             from that of the earlier call.
     """
+    if files := _FILES & flags.keys():
+        msg = f"stream() has no {min(files)}: rows come from `rows`, outcomes to the caller. Nothing was sent."
+        raise UsageError(msg, hint="bulkgrok.run(input, output=...) reads and writes files.")
     async with AsyncExitStack() as stack:
         folder = Path(run_dir) if run_dir is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = from_keywords("-", run_dir=folder / "run", output=folder / "outcomes.jsonl", **flags)

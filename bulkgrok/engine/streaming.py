@@ -92,8 +92,10 @@ class Streaming:
 
     async def _drained(self, thread: threading.Thread) -> None:
         """Wait for the engine's end; where even that is cut off (the end of `asyncio.run`), wait in spite of it."""
+        done = asyncio.wrap_future(self._done)
+        done.add_done_callback(_seen)
         try:
-            await asyncio.wait({asyncio.wrap_future(self._done)})
+            await asyncio.wait({done})
         except asyncio.CancelledError:
             thread.join()
             raise
@@ -193,6 +195,12 @@ class Streaming:
             return taken
 
         return some
+
+
+def _seen(done: asyncio.Future[Report]) -> None:
+    """Look at an error that is raised elsewhere, or the loop would print it."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _size(settled: Settled) -> int:

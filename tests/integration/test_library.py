@@ -1,6 +1,7 @@
 """bulkgrok as a library: run, arun and stream against the simulator's real HTTP server."""
 
 import asyncio
+import gc
 import json
 from contextlib import closing
 
@@ -214,6 +215,28 @@ def test_an_error_of_the_callers_rows_comes_out_after_the_rows_before_it(api, as
     with pytest.raises(LookupError):
         asyncio.run(collected())
     assert server.ledger.posts == 2
+
+
+def test_an_error_that_a_stream_raises_is_not_printed_by_the_loop_as_well(tmp_path, api):
+    api()
+    told = []
+
+    async def collected():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        with pytest.raises(bulkgrok.BulkgrokError):
+            await collect([{"prompt": "other"}], run_dir=tmp_path)
+        gc.collect()
+
+    asyncio.run(collect(ROWS[:1], run_dir=tmp_path))
+    asyncio.run(collected())
+    assert told == []
+
+
+def test_a_stream_refuses_the_names_of_files_it_does_not_use(tmp_path, api):
+    server = api()
+    with pytest.raises(bulkgrok.BulkgrokError, match="stream.. has no output") as refused:
+        asyncio.run(collect(ROWS, output=tmp_path / "out.jsonl"))
+    assert (refused.value.exit_code, server.ledger.posts) == (2, 0)
 
 
 def test_a_row_that_is_read_again_is_not_taken_for_another_of_its_name(tmp_path, api):
