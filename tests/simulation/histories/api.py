@@ -106,7 +106,8 @@ class Api:
         return Link(self)
 
     def takes(self, flight: Flight) -> Reply:
-        """Let a request reach the world."""
+        """Let a request reach the world, once."""
+        assert flight.reply is None
         headers = _KEY if flight.method == "POST" else {"authorization": _KEY["authorization"]}
         flight.reply = self.world.handle(flight.method, f"/v1{flight.path}", headers, flight.body, self.unix)
         return flight.reply
@@ -204,6 +205,8 @@ class Link:
     async def _exchange(self, flight: Flight) -> Exchange:
         api = self._api
         await asyncio.sleep(_RTT_S * api.chance.random())
+        if self.gone:  # died in this very moment: `cut` has decided whether it arrives
+            await asyncio.get_running_loop().create_future()
         spell = api.spell()
         if spell is not None and (exchange := await self._in_weather(spell)) is not None:
             return exchange
