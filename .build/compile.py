@@ -26,12 +26,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 GROUP = "bulkgrok"
 MODULES = (
-    "core/jsonscan core/jsontext core/lifecycle core/model core/outcome core/part core/retry core/values",
+    "core/failpoints core/jsonscan core/jsontext core/lifecycle core/model core/money core/outcome core/part",
+    "core/retry core/values",
     "core/verdict kinds/chat kinds/jsonread kinds/prices kinds/replies kinds/rows kinds/rowvalues kinds/shapes",
     "kinds/skim scheduler/door scheduler/estimates scheduler/governor scheduler/lanes scheduler/latency",
     "scheduler/limits scheduler/pace scheduler/polling scheduler/purse scheduler/scheduler scheduler/waiting",
     "scheduler/window dispatch/account dispatch/post dispatch/settle transport/api",
-    "transport/asking transport/patience transport/quoting transport/reading",
+    "transport/asking transport/patience transport/quoting transport/reading transport/sending",
     "checkpoint/committer checkpoint/tally checkpoint/values checkpoint/writing sinks/line engine/conductor",
     "dispatch/deferred engine/stages engine/working",
 )

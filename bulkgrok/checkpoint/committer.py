@@ -311,5 +311,6 @@ def _cost(changes: Sequence[Change]) -> int:
     size = 0
     for change in changes:  # called for each change there is: a generator would take longer than what it yields
         if isinstance(change, Redeem):
-            size += size_of(change.raw)
+            raw = change.raw
+            size += len(raw) if isinstance(raw, bytes) else size_of(raw)
     return size

@@ -155,13 +155,20 @@ class Reading(ABC):
 
     def outbox(self, after: int, limit: int) -> list[Settled]:
         """At most `limit` successes with seq > after, in order; fewer when they are large."""
+        return self._made(lambda _: self._batch(after, limit), ())
+
+    def _batch(self, after: int, limit: int) -> list[Settled]:
         settled: list[Settled] = []
         size = 0
         for columns in self._sized("outbox", after, limit):
-            size += _size(columns)
+            body = columns[_OUTCOME_BODY]
+            size += body if isinstance(body, int) else len(body or b"")
             if settled and size > _BODIES_BYTES:
                 break
-            settled.append(self._outcome(columns))
+            if isinstance(body, int):
+                settled.append(self._outcome(columns))
+            else:  # nearly always
+                settled.append(settled_from(columns))
         return settled
 
     def _outcome(self, columns: Columns) -> Settled:

@@ -32,6 +32,7 @@ TTL: Final = "deferred_ttl"
 
 Columns = Sequence[Any]
 
+_MODES: Final = {mode.value: mode for mode in Mode}
 _MOST_USD: Final = 1e8
 _MOST_TOKENS: Final = 1 << 48
 _LARGEST_INT: Final = (1 << 63) - 1
@@ -127,7 +128,7 @@ def record_from(columns: Columns) -> Record:
         line=line,
         custom_id=text(custom_id),
         kind=text(kind),
-        mode=Mode(mode),
+        mode=_MODES[mode],
         model=text(model),
         attempts=posts,
         counted=attempts,
@@ -161,7 +162,7 @@ def settled_from(columns: Columns) -> Settled:
         line=line,
         custom_id=text(custom_id),
         kind=text(kind),
-        mode=Mode(mode),
+        mode=_MODES[mode],
         model=text(model),
         attempts=posts,
         submitted_at=submitted_at,

@@ -6,9 +6,11 @@ import asyncio
 from importlib.metadata import version
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
-from bulkgrok.transport.receiving import BUFFER_BYTES, HEADERS, LINE_BYTES, receive_with
-from bulkgrok.transport.sending import Request
+from bulkgrok.transport.failures import StaleConnection
+from bulkgrok.transport.receiving import BUFFER_BYTES, HEADERS, LINE_BYTES, Receiver, receive_with
 
 
 def user_agent() -> str:
@@ -35,3 +37,23 @@ def session(connector: aiohttp.TCPConnector, headers: dict[str, str]) -> aiohttp
     # Would send a GET again on a kept connection that was dropped: it may have consumed a result. No public switch.
     opened._retry_connection = False  # noqa: SLF001
     return opened
+
+
+class Request(aiohttp.ClientRequest):
+    """A request of the library's own that looks at a kept connection once more before it writes to it."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Write the request.
+
+        Raises:
+            StaleConnection: The server has closed the connection, or sent something nobody asked for; nothing was
+                written.
+        """
+        protocol = conn.protocol
+        if protocol is None or protocol.should_close or _ended(protocol):
+            raise StaleConnection
+        return await super().send(conn)
+
+
+def _ended(protocol: ResponseHandler) -> bool:
+    return isinstance(protocol, Receiver) and protocol.closed_by_peer()

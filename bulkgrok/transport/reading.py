@@ -13,7 +13,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -104,16 +104,16 @@ def _request_id(value: str | None) -> str | None:
     return "".join(character for character in value[:1024] if "!" <= character <= "~")[:256] or None
 
 
-@dataclass(slots=True)
 class Incoming:
     """A body as far as it is in memory."""
 
-    content: aiohttp.StreamReader
-    wait: Wait
-    blocks: list[bytes] = field(default_factory=list)
-    size: int = 0
-    ended: bool = False
-    broken: bool = False
+    def __init__(self, content: aiohttp.StreamReader, wait: Wait) -> None:
+        self.content = content
+        self.wait = wait
+        self.blocks: list[bytes] = []
+        self.size = 0
+        self.ended = False
+        self.broken = False
 
     async def fill(self, limit: int) -> None:
         """Read on until the body ends, breaks or is larger than `limit`."""

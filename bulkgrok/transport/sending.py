@@ -11,13 +11,10 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 
 from bulkgrok.transport.failures import StaleConnection
 from bulkgrok.transport.patience import Wait
-from bulkgrok.transport.receiving import Receiver
 
 #: What is written at once, behind the headers; more waits until the connection has taken the rest.
 _AT_ONCE_BYTES: Final = 0x8000
@@ -31,8 +28,6 @@ class Body:
         value: The bytes.
         wait: Told of each piece that has left.
     """
-
-    __slots__ = ("_value", "_wait", "small", "written")
 
     def __init__(self, value: bytes, *, wait: Wait) -> None:
         self._value = value
@@ -93,23 +88,3 @@ async def _let_the_loop_tell() -> None:
     """Give the loop the turns it takes to tell of a lost connection; until then TLS swallows what is written."""
     for _ in range(3):
         await asyncio.sleep(0)
-
-
-class Request(aiohttp.ClientRequest):
-    """A request of the library's own that looks at a kept connection once more before it writes to it."""
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Write the request.
-
-        Raises:
-            StaleConnection: The server has closed the connection, or sent something nobody asked for; nothing was
-                written.
-        """
-        protocol = conn.protocol
-        if protocol is None or protocol.should_close or _ended(protocol):
-            raise StaleConnection
-        return await super().send(conn)
-
-
-def _ended(protocol: ResponseHandler) -> bool:
-    return isinstance(protocol, Receiver) and protocol.closed_by_peer()
