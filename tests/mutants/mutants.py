@@ -206,11 +206,9 @@ MUTANTS = (
         name="asked-again-after-200",
         breaks="nothing is asked for after a complete 200",
         file="dispatch/deferred.py",
-        old="""        tokens = await self._settler.redeemed(job.row, redeem)
-        return Feedback(sign=Sign.GOOD, tokens=tokens)
-""",
-        new="""        await self._transport.get(self._kinds[job.kind].result_path(job.request_id))
-        tokens = await self._settler.redeemed(job.row, redeem)
+        old="        return Feedback(sign=Sign.GOOD, tokens=await self._settler.received(job, redeem))\n",
+        new="""        tokens = await self._settler.received(job, redeem)
+        await self._transport.get(self._kinds[job.kind].result_path(job.request_id))
         return Feedback(sign=Sign.GOOD, tokens=tokens)
 """,
     ),
