@@ -23,8 +23,10 @@ _BINS: Final = 320
 _LOG: Final = log(_RATIO)
 _AGES: Final = tuple(_FIRST_S * _RATIO**number for number in range(_BINS))
 _UNKNOWN: Final = 0.06
-_ASSUMED_WEIGHT: Final = 8.0
+_ASSUMED_WEIGHT: Final = 20.0
 """How many jobs the log-normal counts for at each age."""
+_USUAL_WEIGHT: Final = 8.0
+"""How much it counts that the deviation is about the usual one."""
 _ASSUMED_SIGMA: Final = 0.6 / _LOG
 _STEP: Final = 0.8
 _FINE: Final = 0.02
@@ -76,6 +78,8 @@ class Latency:
         self._total = 0.0
         self._new = 0
         self._ready_count = 0
+        self.first_s = float("inf")
+        """The least age at which a result was found ready."""
         self._planned_at = float("-inf")
         self._mean_s = 0.0
         self._plans: dict[float, list[int]] = {}
@@ -107,6 +111,8 @@ class Latency:
 
     def saw(self, since_s: float, age_s: float, *, ready: bool) -> None:
         """Note a poll at `age_s` of a job that was not ready at `since_s`."""
+        if ready:
+            self.first_s = min(self.first_s, age_s)
         first, last = _bin(since_s), _bin(age_s)
         if last <= first:
             if not ready:
@@ -200,7 +206,7 @@ class Latency:
         """Return by how much a distribution makes what was seen unlikely, and how unusual its deviation is."""
         scale = 1.0 / (sigma * _ROOT_2)
         left = [max(_GONE, erfc((number + 0.5 - middle) * scale)) for number in range(_BINS)]
-        unlikely = _ASSUMED_WEIGHT * log(sigma / _ASSUMED_SIGMA) ** 2
+        unlikely = _USUAL_WEIGHT * log(sigma / _ASSUMED_SIGMA) ** 2
         for (first, last), weight in self._ready.items():
             # That it came so far counts a little where no poll told of it: else what is known of late ages alone, after
             # a restart, would fit the far end of any distribution.

@@ -4,12 +4,14 @@ Law: never later than shortly before the deadline, so that a result is redeemed 
 because the server's answer, not the local clock, decides what has expired.
 
 In between, when it pays: by what was learnt of the latencies of the job's kind and model (see `latency`), more often
-where the rate has room to spare, less often where it has none. While nothing is learnt a few scouts are asked for at
-growing intervals and the others are left alone, but not for long.
+where the rate has room to spare, less often where it has none. While nothing is learnt a few jobs, others each time if
+there are any, are asked for at ages that grow by a third, more of them from the age on at which a first result was
+ready; the rest is left alone, but not for long.
 """
 
 from __future__ import annotations
 
+from math import log
 from typing import Any, Final
 
 from bulkgrok.core.model import Job
@@ -22,20 +24,25 @@ _LAST_CALL_S: Final = 60.0
 _LAST_CALLS: Final[tuple[tuple[float, float], ...]] = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
 """Seconds before the deadline at which a result is asked for in any case, at most such a part of its whole time: with
 room for a poll that is dropped, and for what becomes ready at the last moment."""
-_SCOUTS: Final = 16
-_SCOUTS_STEP: Final = 0.35
+_SCOUTS: Final = 8
+_SCOUTS_SOON: Final = 32
+"""Jobs asked for at each step of age while nothing is learnt: before the age of the first result and from it on. Before
+it a poll only tells that it is too early, which few tell as well as many."""
+_STEP: Final = log(1.35)
+_SCOUTS_STEP: Final = 0.45
+"""More than to the next step: there the first to come is another one, if one is left."""
 _LEFT_ALONE_STEP: Final = 0.15
 _LEFT_ALONE_S: Final = 600.0
 _FRESH_S: Final = 60.0
 """Age from which on a job that was not heard of for half its life is asked for again soon."""
 _GOLDEN: Final = 0.6180339887498949
-_SPREAD: Final = 0.04
-_SPREAD_IN_DOUBT: Final = 0.3
+_SPREAD: Final = 0.06
+_SPREAD_IN_DOUBT: Final = 0.6
 _DOUBT: Final = 0.02
 _LONGEST_PART: Final = 0.1
 """Of the whole time of a result: as long as it is, no longer is it left alone."""
-_PRICES: Final = {"spare": 0.04, "even": 0.165, "short": 0.6}
-"""Of a poll, as a part of the mean latency: with sigma 0.5, about 4, 1.9 and 1.3 polls a result."""
+_PRICES: Final = {"spare": 0.04, "even": 0.175, "short": 0.6}
+"""Of a poll, as a part of the mean latency: with sigma 0.5, 3.4, 1.95 and 1.4 polls a result at best."""
 _NEW_WEIGHT: Final = 0.02
 
 
@@ -51,7 +58,7 @@ class PollSchedule:
         self.interval_s = interval_s
         self._asks_all = asks_all
         self._known: dict[tuple[str, str], Latency] = {}
-        self._scouts: dict[tuple[str, str], int] = {}
+        self._scouts: dict[tuple[str, str], dict[int, int]] = {}
         self._full = 0.5
         self._polls = self._results = 0.0
 
@@ -108,7 +115,7 @@ class PollSchedule:
         if age_s < 0.0:  # the clock was set back: nothing can be said of its time
             return 0.0
         if not known.learnt:
-            if job.polls or age_s > _LEFT_ALONE_S or self._is_scout(job):
+            if age_s > _LEFT_ALONE_S or self._is_scout(job, age_s, known):
                 return 0.0
             return self._bounded(job, now, max(FIRST_POLL_S, _LEFT_ALONE_STEP * age_s))
         wait_s = self._planned_s(known, job, now) - age_s
@@ -177,10 +184,11 @@ class PollSchedule:
             known = self._known[key] = Latency()
         return known
 
-    def _is_scout(self, job: Job) -> bool:
-        key = job.kind, job.model
-        scouts = self._scouts.get(key, 0)
-        if scouts >= _SCOUTS:
+    def _is_scout(self, job: Job, age_s: float, known: Latency) -> bool:
+        """Tell whether a job is asked for though nothing is learnt: too few were at about its age; count it then."""
+        asked = self._scouts.setdefault((job.kind, job.model), {})
+        step = int(log(max(FIRST_POLL_S, age_s)) / _STEP)
+        if asked.get(step, 0) >= (_SCOUTS_SOON if age_s >= known.first_s else _SCOUTS):
             return False
-        self._scouts[key] = scouts + 1
+        asked[step] = asked.get(step, 0) + 1
         return True

@@ -108,6 +108,16 @@ def test_a_thousand_jobs_at_once_with_nothing_learnt_yet_are_asked_for_with_meas
     assert played.delay <= max(0.5, 1.0 / mean_s)
 
 
+def test_what_is_known_too_late_by_chance_costs_no_run_much():
+    """Thousands at once have the same age: what the first of them told decides when all are asked for."""
+    all_of = [Played(lognormal(60.0, 0.5), jobs=2_000, spread_s=2.0, counted_from=0.0, seed=seed) for seed in range(6)]
+    for played in all_of:
+        assert played.polls_a_result <= 2.2
+        assert played.delay <= 0.28
+    assert sum(played.polls_a_result for played in all_of) / 6 <= 2.05
+    assert sum(played.delay for played in all_of) / 6 <= 0.25
+
+
 def test_no_job_is_left_alone_until_its_deadline():
     """Latencies of most of the time that results are kept, and beyond it."""
     played = Played(lambda chance, now: 86_000.0 * chance.random(), jobs=200, spread_s=10.0, counted_from=0.0)
