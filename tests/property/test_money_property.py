@@ -1,6 +1,7 @@
 """Whatever becomes of requests, in whatever order and whenever the process dies: the money stays within its limits."""
 
 from collections import deque
+from functools import partial
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -38,22 +39,6 @@ def fail(row, cost_usd=None):
     )  # fmt: skip
 
 
-class Honest(Budget):
-    """A budget that is watched: what it refuses for good could not be sent if everything on its way were free."""
-
-    def __init__(self, store, **limits):
-        super().__init__(**limits)
-        self.store = store
-
-    def refuse(self, row, model, max_usd):
-        money = self.store.money()
-        if max_usd is not None:
-            dear = self.budget_usd is not None and money.spent + ticks(max_usd) > ticks(self.budget_usd)
-            risky = self.max_at_risk_usd is not None and money.in_doubt + ticks(max_usd) > ticks(self.max_at_risk_usd)
-            assert dear or risky, "a row was set aside that may still fit"
-        super().refuse(row, model, max_usd)
-
-
 class Spending(RuleBasedStateMachine):
     """Rows go through a purse into a store; the store's money is the truth, and the purse hears of it late."""
 
@@ -69,7 +54,7 @@ class Spending(RuleBasedStateMachine):
 
     def start(self):
         """Start a process that finds what the store holds."""
-        self.budget = Honest(self.store, budget_usd=self.limits[0], max_at_risk_usd=self.limits[1])
+        self.budget = Budget(budget_usd=self.limits[0], max_at_risk_usd=self.limits[1])
         self.budget.money = self.store.money()
         self.purse = Purse(self.budget, lambda: None)
         self.news = deque()
@@ -104,7 +89,12 @@ class Spending(RuleBasedStateMachine):
     def ask(self, workers):
         for _ in range(workers):
             waited, refused = self.purse.waiting, self.budget.refused
-            work = self.purse.next(lambda: self.queue.popleft() if self.queue else None)
+            asked = [] if waited is None else [waited]
+            work = self.purse.next(partial(self.following, asked))
+            aside = [one for one in asked if one is not work and one is not self.purse.waiting]
+            assert self.budget.refused - refused == len(aside)
+            for one in aside:
+                self.never_fits(one.item.max_usd)
             if work is None:
                 break
             if waited is not None and self.budget.refused == refused:
@@ -116,6 +106,22 @@ class Spending(RuleBasedStateMachine):
             most, money = ticks(self.purse.waiting.item.max_usd), self.store.money()
             assert self.limits[0] is None or self.budget.money.spent + most <= ticks(self.limits[0])
             assert self.limits[1] is None or money.in_doubt + most <= ticks(self.limits[1]) or self.news
+
+    def following(self, asked):
+        """Give the purse the row that follows, and note that it was asked about."""
+        if not self.queue:
+            return None
+        asked.append(self.queue.popleft())
+        return asked[-1]
+
+    def never_fits(self, max_usd):
+        """A row was set aside for good: it could not be sent if everything on its way were free."""
+        if max_usd is None:
+            return
+        money, (budget, at_risk) = self.store.money(), self.limits
+        dear = budget is not None and money.spent + ticks(max_usd) > ticks(budget)
+        risky = at_risk is not None and money.in_doubt + ticks(max_usd) > ticks(at_risk)
+        assert dear or risky, "a row was set aside that may still fit"
 
     # The checkpoint
 
