@@ -108,6 +108,7 @@ class Latency:
         self._pending = {(first, last): weight for first, last, weight in known["pending"]}
         self._total, self._ready_count = known["total"], known["results"]
         self._new = len(self._ready) + len(self._pending) + int(self._total)
+        self.first_s = min((_AGES[last] for _, last in self._ready), default=self.first_s)
 
     def saw(self, since_s: float, age_s: float, *, ready: bool) -> None:
         """Note a poll at `age_s` of a job that was not ready at `since_s`."""

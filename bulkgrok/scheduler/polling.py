@@ -130,6 +130,13 @@ class PollSchedule:
         if not ready:
             job.pending_s = max(0.0, age_s)
 
+    def heard_nothing(self, job: Job, *, age_s: float) -> None:
+        """Note that a poll of a job at an age told nothing: another one may be asked for at that age."""
+        asked = self._scouts.get((job.kind, job.model), {})
+        step = _step(age_s)
+        if asked.get(step):
+            asked[step] -= 1
+
     def rate_is(self, *, full: bool | None) -> None:
         """Note whether requests go as fast as they may; None where nobody limits them."""
         self._full += _NEW_WEIGHT * ((0.5 if full is None else full) - self._full)
@@ -187,8 +194,13 @@ class PollSchedule:
     def _is_scout(self, job: Job, age_s: float, known: Latency) -> bool:
         """Tell whether a job is asked for though nothing is learnt: too few were at about its age; count it then."""
         asked = self._scouts.setdefault((job.kind, job.model), {})
-        step = int(log(max(FIRST_POLL_S, age_s)) / _STEP)
+        step = _step(age_s)
         if asked.get(step, 0) >= (_SCOUTS_SOON if age_s >= known.first_s else _SCOUTS):
             return False
         asked[step] = asked.get(step, 0) + 1
         return True
+
+
+def _step(age_s: float) -> int:
+    """Return the number of the step of an age."""
+    return int(log(max(FIRST_POLL_S, age_s)) / _STEP)

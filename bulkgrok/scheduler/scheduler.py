@@ -522,10 +522,12 @@ class Scheduler:
         self._wake.set()
 
     def _note_poll(self, action: Poll, feedback: Feedback, now: float) -> None:
-        """Learn from a poll that told whether a result is ready."""
+        """Learn from a poll that told whether a result is ready, and not from others."""
+        age_s = self._clock.wall() - (now - action.at) - action.job.submitted_at
         if feedback.sign is Sign.GOOD and feedback.stop is None:
-            age_s = self._clock.wall() - (now - action.at) - action.job.submitted_at
             self._polling.saw(action.job, age_s=age_s, ready=feedback.job is None)
+        else:
+            self._polling.heard_nothing(action.job, age_s=age_s)
 
     def _note_tokens(self, action: Send, feedback: Feedback) -> None:
         """Correct what a request was let go for by what it took: nothing, where it was refused."""

@@ -191,3 +191,13 @@ def test_a_round_asks_once_for_every_job_whatever_was_learnt():
     assert early[0] > 100.0
     assert early[1] == 0.0
     assert schedules[1].early_s(waiting(polls=1), now=100.0) > 100.0
+
+
+def test_a_poll_that_told_nothing_leaves_its_place_to_another_job():
+    schedule = PollSchedule()
+    asked = [schedule.early_s(waiting(row), now=50.0) == 0.0 for row in range(9)]
+    assert asked == [True] * 8 + [False]
+    schedule.heard_nothing(waiting(0), age_s=50.0)
+    assert schedule.early_s(waiting(8), now=50.0) == 0.0
+    schedule.saw(waiting(8), age_s=50.0, ready=False)
+    assert schedule.early_s(waiting(9), now=50.0) > 0.0
