@@ -161,11 +161,10 @@ class Reading(ABC):
         settled: list[Settled] = []
         size = 0
         for columns in self._sized("outbox", after, limit):
-            body = columns[_OUTCOME_BODY]
-            size += body if isinstance(body, int) else len(body or b"")
+            size += _size(columns)
             if settled and size > _BODIES_BYTES:
                 break
-            if isinstance(body, int):
+            if isinstance(columns[_OUTCOME_BODY], int):
                 settled.append(self._outcome(columns))
             else:  # nearly always
                 settled.append(settled_from(columns))

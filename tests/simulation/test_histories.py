@@ -13,7 +13,7 @@ from histories.scenario import draw
 SEEDS = range(100, 140)
 #: Histories that once went wrong: a first page torn while it was made, in two ways; clocks set a day ahead and a day
 #: back; a row that waits for money before one that is to be sent again; a clock set ahead in an outage; a machine that
-#: was suspended twice; a last row without money.
+#: was suspended twice; a last row without money; and a request that the harness itself let arrive twice.
 ONCE_WRONG = (
     2_000_733, 41_000_005, 41_000_173, 52_000_807, 64_190_248, 220_007_485, 220_008_088, 220_012_940, 240_020_338,
 )  # fmt: skip
