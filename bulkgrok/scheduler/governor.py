@@ -8,8 +8,8 @@ then requests go, evenly spaced,
   faster and faster, so that a limit that was lifted is found within a minute.
 
 In a storm (nothing let through between two pauses) pauses double up to 30 s and one request at a time feels whether it
-is over; what the rate was before it is kept. So it is when few requests went and one was refused all the same: it was
-not their rate. A request that was not refused within a second counts as let through: a
+is over; what the rate was before it is kept. So it is when requests went at less than half the rate they may, and one
+was refused all the same: it was not their rate. A request that was not refused within a second counts as let through: a
 429 is quick, an answer may take an hour.
 """
 
@@ -31,12 +31,15 @@ _EVEN_AT: Final = 5.0
 """Requests a second below which growth is slower where no limit was named: each step past it costs a refusal."""
 _FORGOTTEN_S: Final = 900.0
 _LONGEST_PAUSE_S: Final = 30.0
+_SPREAD_S: Final = 5.0
+"""By how much the longest pauses differ, so that programs that were refused together do not come back together."""
 _FEEL_S: Final = 1.0
 _LAG_S: Final = 0.02
 _SLOWEST: Final = 1.0 / 60.0
 _OFTEN_S: Final = 30.0
 _STILL_S: Final = 3.0
-"""After a pause the server may still count what went before it: that says nothing of the new rate."""
+"""After a pause the server may still count what went before it: that says nothing of the new rate, unless a second of
+it was let through already."""
 _STORM: Final = 3
 """Pauses in a row with nothing let through between them."""
 _CUT_AGAIN: Final = 0.9
@@ -158,14 +161,15 @@ class Governor:
         """Begin a pause."""
         heard = self._heard or (self._first_at >= self._opened_at and sent_at - self._first_at > _FEEL_S)
         self._since_s, self._cut_at = sent_at - self._cut_at, now
-        self._innocent = heard and self._since_s > _OFTEN_S and 2 * self._lately() < self._most
+        self._before = self._pace.per_s if self._pace is not None else float("inf")
+        # What was let through before a limit was lowered is no measure of few: the rate would never be cut.
+        self._innocent = heard and self._since_s > _OFTEN_S and 2 * self._lately() < min(self._most, self._before)
         self._pauses = 0 if heard else self._pauses + 1
         self._heard, self._feeling = False, not heard
-        self._before = self._pace.per_s if self._pace is not None else float("inf")
         if heard:
             self._kept = self._before
-        pause_s = (0.5 + jitter / 2) * min(_LONGEST_PAUSE_S, 0.5 * 2.0 ** min(self._pauses, 10))
-        self.until = max(self.until, now + pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2.0 ** min(self._pauses, 10))
+        self.until = max(self.until, now + pause_s - (1.0 - jitter) * min(pause_s / 2.0, _SPREAD_S))
 
     def _turn_to(self, slot: int) -> None:
         self._most = max(self._most, self._lately())
@@ -217,7 +221,7 @@ class Governor:
                 self._pace = None
                 return
             self._knee, self._grown_s = min(self._kept, ceiling or self._kept), _NEAR_S
-        elif self._since_s < _STILL_S and self._pace is not None:
+        elif self._since_s < _STILL_S and self._pace is not None and (through < self._before or ceiling is not None):
             if not begins or self._knee * FOUND == ceiling:
                 return
             self._knee, self._grown_s = max(_SLOWEST, min(self._knee, self._before) * _CUT_AGAIN), 0.0

@@ -97,6 +97,36 @@ def test_a_lone_refusal_among_few_requests_is_not_laid_to_their_rate():
     assert governor.per_s is None
 
 
+def test_a_refusal_at_the_full_pace_lowers_it_however_much_was_once_let_through():
+    """Else a limit that was lowered below half would be passed twice each time, and the rate fall ever further."""
+    governor = Governor()
+    for request in range(120):
+        governor.take(1.0 + request / 60)
+    throttled(governor, 3.0, sent_at=2.99)
+    for request in range(20):
+        governor.take(10.0 + request / 10)
+    throttled(governor, 12.0, sent_at=11.99)
+    now = 13.0
+    while now < 60.0:
+        now = max(now, governor.open_at)
+        governor.take(now)
+        governor.good(now)
+    before = governor.per_s
+    assert before < 30.0
+    throttled(governor, now + 0.05, sent_at=now)
+    assert governor.per_s < before
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_pauses_of_a_long_storm_differ_by_a_few_seconds(jitter):
+    governor, now = Governor(), 0.0
+    for _ in range(9):
+        governor.take(now)
+        throttled(governor, now, jitter=jitter)
+        pause_s, now = governor.until - now, governor.until
+    assert pause_s == 25.0 + 5.0 * jitter
+
+
 def test_a_refusal_before_anything_was_let_through_says_nothing_of_the_rate():
     governor = Governor()
     governor.take(0.0)
