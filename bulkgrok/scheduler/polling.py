@@ -5,13 +5,13 @@ because the server's answer, not the local clock, decides what has expired.
 
 In between, when it pays: by what was learnt of the latencies of the job's kind and model (see `latency`), more often
 where the rate has room to spare, less often where it has none. While nothing is learnt a few jobs, others each time if
-there are any, are asked for at ages that grow by a third, more of them from the age on at which a first result was
-ready; the rest is left alone, but not for long.
+there are any, are asked for at ages that grow by three fifths, and at closer ones from the age on at which a first
+result was ready; the rest is left alone, but not for long.
 """
 
 from __future__ import annotations
 
-from math import log
+from math import log, sqrt
 from typing import Any, Final
 
 from bulkgrok.core.model import Job
@@ -24,25 +24,26 @@ _LAST_CALL_S: Final = 60.0
 _LAST_CALLS: Final[tuple[tuple[float, float], ...]] = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
 """Seconds before the deadline at which a result is asked for in any case, at most such a part of its whole time: with
 room for a poll that is dropped, and for what becomes ready at the last moment."""
-_SCOUTS: Final = 8
-_SCOUTS_SOON: Final = 32
-"""Jobs asked for at each step of age while nothing is learnt: before the age of the first result and from it on. Before
-it a poll only tells that it is too early, which few tell as well as many."""
-_STEP: Final = log(1.35)
+_SCOUTS: Final = (8, log(1.6))
+_SCOUTS_SOON: Final = (16, log(1.12))
+"""Jobs asked for at each step of age while nothing is learnt, and the step: before the age of the first result and from
+it on. Before it a poll only tells that it is too early, which few tell as well as many; from it on it must not hang on
+what a single age tells when all the others are asked for."""
 _SCOUTS_STEP: Final = 0.45
-"""More than to the next step: there the first to come is another one, if one is left."""
+"""Longer than the rest is left alone, so that others come to the next step first, if any are left."""
 _LEFT_ALONE_STEP: Final = 0.15
 _LEFT_ALONE_S: Final = 600.0
 _FRESH_S: Final = 60.0
 """Age from which on a job that was not heard of for half its life is asked for again soon."""
 _GOLDEN: Final = 0.6180339887498949
-_SPREAD: Final = 0.06
-_SPREAD_IN_DOUBT: Final = 0.6
+_SPREAD: Final = 0.9
+"""Of the times of polls, as a part of the age, where one result is known: it shrinks as the error of what is learnt."""
+_LEAST_SPREAD: Final = 0.03
 _DOUBT: Final = 0.02
 _LONGEST_PART: Final = 0.1
 """Of the whole time of a result: as long as it is, no longer is it left alone."""
-_PRICES: Final = {"spare": 0.04, "even": 0.175, "short": 0.6}
-"""Of a poll, as a part of the mean latency: with sigma 0.5, 3.4, 1.95 and 1.4 polls a result at best."""
+_PRICES: Final = {"spare": 0.04, "even": 0.19, "short": 0.6}
+"""Of a poll, as a part of the mean latency: with sigma 0.5, about 3.4, 1.9 and 1.4 polls a result at best."""
 _NEW_WEIGHT: Final = 0.02
 
 
@@ -58,7 +59,7 @@ class PollSchedule:
         self.interval_s = interval_s
         self._asks_all = asks_all
         self._known: dict[tuple[str, str], Latency] = {}
-        self._scouts: dict[tuple[str, str], dict[int, int]] = {}
+        self._scouts: dict[tuple[str, str], dict[tuple[bool, int], int]] = {}
         self._full = 0.5
         self._polls = self._results = 0.0
 
@@ -133,7 +134,7 @@ class PollSchedule:
     def heard_nothing(self, job: Job, *, age_s: float) -> None:
         """Note that a poll of a job at an age told nothing: another one may be asked for at that age."""
         asked = self._scouts.get((job.kind, job.model), {})
-        step = _step(age_s)
+        step = _step(age_s, self._latency(job))
         if asked.get(step):
             asked[step] -= 1
 
@@ -169,10 +170,8 @@ class PollSchedule:
         Its own: the less is known, the more those ahead are asked early for the sake of those behind.
         """
         own = (job.row * _GOLDEN + job.polls * 0.5) % 1.0
-        spread = _SPREAD + _SPREAD_IN_DOUBT * known.doubt
-        return known.next_age_s(max(0.0, job.pending_s), price=self._price, now=now) * (
-            1.0 + _SPREAD / 2 - spread * own
-        )
+        spread = max(_LEAST_SPREAD, _SPREAD / sqrt(known.results))
+        return known.next_age_s(max(0.0, job.pending_s), price=self._price, now=now) * (1.0 - spread * own)
 
     def _look_again_s(self, known: Latency, wait_s: float, age_s: float) -> float:
         """Shorten a wait for a poll while what is known changes fast."""
@@ -194,13 +193,14 @@ class PollSchedule:
     def _is_scout(self, job: Job, age_s: float, known: Latency) -> bool:
         """Tell whether a job is asked for though nothing is learnt: too few were at about its age; count it then."""
         asked = self._scouts.setdefault((job.kind, job.model), {})
-        step = _step(age_s)
-        if asked.get(step, 0) >= (_SCOUTS_SOON if age_s >= known.first_s else _SCOUTS):
+        step = _step(age_s, known)
+        if asked.get(step, 0) >= (_SCOUTS_SOON if step[0] else _SCOUTS)[0]:
             return False
         asked[step] = asked.get(step, 0) + 1
         return True
 
 
-def _step(age_s: float) -> int:
-    """Return the number of the step of an age."""
-    return int(log(max(FIRST_POLL_S, age_s)) / _STEP)
+def _step(age_s: float, known: Latency) -> tuple[bool, int]:
+    """Return whether an age is that of the first result or more, and the number of its step."""
+    soon = age_s >= known.first_s
+    return soon, int(log(max(FIRST_POLL_S, age_s)) / (_SCOUTS_SOON if soon else _SCOUTS)[1])

@@ -201,3 +201,11 @@ def test_a_poll_that_told_nothing_leaves_its_place_to_another_job():
     assert schedule.early_s(waiting(8), now=50.0) == 0.0
     schedule.saw(waiting(8), age_s=50.0, ready=False)
     assert schedule.early_s(waiting(9), now=50.0) > 0.0
+
+
+def test_from_the_age_of_the_first_result_on_jobs_are_asked_for_at_close_ages():
+    """So many at each that six results are found soon, whatever chance makes of a single age."""
+    schedule = PollSchedule()
+    schedule.saw(waiting(0), age_s=40.0, ready=True)
+    for age_s in (50.0, 57.0, 64.0):
+        assert sum(schedule.early_s(waiting(row), now=age_s) == 0.0 for row in range(40)) == 16
