@@ -33,8 +33,8 @@ MODULES = (
     "scheduler/limits scheduler/pace scheduler/polling scheduler/purse scheduler/scheduler scheduler/waiting",
     "scheduler/window dispatch/account dispatch/post dispatch/settle transport/api",
     "transport/asking transport/patience transport/quoting transport/reading transport/sending",
-    "checkpoint/committer checkpoint/tally checkpoint/values checkpoint/writing sinks/line engine/conductor",
-    "dispatch/deferred engine/stages engine/working",
+    "checkpoint/committer checkpoint/recent checkpoint/tally checkpoint/values checkpoint/writing",
+    "sinks/line dispatch/deferred engine/conductor engine/stages engine/working",
 )
 
 

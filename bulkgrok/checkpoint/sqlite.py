@@ -23,6 +23,7 @@ from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.mark import Mark
 from bulkgrok.checkpoint.mishaps import breaks_for_good, damaged, mapped, storage_failed
 from bulkgrok.checkpoint.reading import IDENTITY
+from bulkgrok.checkpoint.recent import Recent
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.statements import load
 from bulkgrok.checkpoint.tally import Tally
@@ -31,7 +32,7 @@ from bulkgrok.checkpoint.writing import Writing
 from bulkgrok.core import failpoints
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.lifecycle import Change
-from bulkgrok.core.model import Position, RunIdentity
+from bulkgrok.core.model import Position, RunIdentity, Settled
 
 _SQL: Final = load("writes.sql")
 
@@ -59,6 +60,7 @@ class SqliteStore(FileReading):
         self._copied_to: Path | None = None
         self._at_rest: tuple[int, ...] | None = None
         self._writing: Writing | None = None
+        self._recent = Recent()
         self._broken: StorageFailed | None = None
 
     @property
@@ -135,6 +137,7 @@ class SqliteStore(FileReading):
     def close(self) -> None:
         """Release files and locks. Harmless when nothing is open."""
         connection, self._open_connection, self._writing = self._open_connection, None, None
+        self._recent.forget()
         if connection is not None:
             # What a failing disk says now changes nothing: all that was acknowledged is in the log.
             with suppress(apsw.Error):
@@ -202,7 +205,7 @@ class SqliteStore(FileReading):
             failpoints.hit("store.before-commit")
             connection.execute("COMMIT")
         except BaseException as error:
-            writing.tally, writing.seq = tally, seq
+            writing.undo(tally, seq)
             self._roll_back(connection)
             if not isinstance(error, apsw.Error):
                 raise
@@ -210,8 +213,10 @@ class SqliteStore(FileReading):
             if breaks_for_good(error):
                 self._broken = failed
             raise failed from error
-        else:
-            return writing
+        if writing.answered:
+            self._recent.add(writing.answered)
+            writing.answered = []
+        return writing
 
     def _shrunk(self) -> bool:
         """Wind up the log; return whether that made room."""
@@ -230,6 +235,12 @@ class SqliteStore(FileReading):
 
     def _tally(self) -> Tally:
         return self.stored() if self._writing is None else self._writing.tally
+
+    # Outbox
+
+    def outbox(self, after: int, limit: int) -> list[Settled]:
+        """At most `limit` successes with seq > after, in order; fewer when they are large, or others follow them."""
+        return self._recent.after(after, limit) or super().outbox(after, limit)
 
     # Positions and facts
 

@@ -66,7 +66,7 @@ def stored_optional(value: str | None) -> str | bytes | None:
 
 def money(value: float | None) -> float | None:
     """Return a cost, None where it is none that could be meant."""
-    return float(value) if value is not None and -_MOST_USD <= value <= _MOST_USD else None
+    return value + 0.0 if value is not None and -_MOST_USD <= value <= _MOST_USD else None  # the file knows no -0.0
 
 
 def token_counts(tokens: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 Law: every change goes along an arc of core.lifecycle.ARCS or raises ValueError. The statements carry the state they
 start from, so the common changes need no look at the row before; only what must know more of the row's past reads it.
-Runs inside a transaction that the caller began, and leaves tally and seq to be thrown away if it is rolled back.
+Runs inside a transaction that the caller began; `undo` follows if it is rolled back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bulkgrok.core.lifecycle import (
     Unsent,
     after,
 )
-from bulkgrok.core.model import Entry, Mode
+from bulkgrok.core.model import Entry, Mode, Settled
 from bulkgrok.core.money import ticks
 
 _SQL: Final = load("writes.sql")
@@ -83,8 +83,11 @@ class Writing:
         self.seq = seq
         self._connection = connection
         self._execute = connection.cursor().execute
-        self._most: dict[int, int] = {}
-        """Row -> what its request costs at most, in ticks, of requests on their way to a reply that were begun here."""
+        self.answered: list[Settled] = []
+        """Outcomes as the outbox reads them: those of this transaction of which all is known here."""
+        self._begun: dict[int, tuple[int, Submit]] = {}
+        """Row -> what its request costs at most, in ticks, and its intent: of those that were begun here and are on
+        their way to a reply."""
         self._writers: Final[dict[type, Callable[[Any], None]]] = {
             Unsent: self._unsent,
             Refuse: self._refuse,
@@ -126,12 +129,18 @@ class Writing:
         self.tally.groups += 1
         self._execute(_SQL["tally"], (self.tally.dumps(),))
 
+    def undo(self, tally: Tally, seq: int) -> None:
+        """Go back to the sums before a transaction that was rolled back; what it began is looked up from now on."""
+        self.tally, self.seq = tally, seq
+        self.answered = []
+        self._begun.clear()
+
     # Moving along an arc
 
     def _move(self, change: Change, row: int, statement: str, columns: tuple[object, ...] = ()) -> State:
         """Run a statement that ends in `WHERE row = ? AND state = ?`; return the state that the row left."""
         arcs = _ARCS[type(change)]
-        for source, target, state in arcs if len(arcs) == 1 or row in self._most else reversed(arcs):
+        for source, target, state in arcs if len(arcs) == 1 or row in self._begun else reversed(arcs):
             self._execute(_SQL[statement], (*columns, row, state))
             if self._connection.changes():
                 self.tally.move(source, target)
@@ -140,11 +149,10 @@ class Writing:
 
     def _leave(self, change: Change, row: int, statement: str, columns: tuple[object, ...] = ()) -> int:
         """Move a row whose request is on its way no more; return what that costs at most, in ticks."""
-        most = self._most.get(row)
-        if most is None:
-            most = ticks(self._execute(_SQL["most"], (row,)).get)
+        begun = self._begun.get(row)
+        most = ticks(self._execute(_SQL["most"], (row,)).get) if begun is None else begun[0]
         self._move(change, row, statement, columns)
-        self._most.pop(row, None)
+        self._begun.pop(row, None)
         self.tally.on_its_way -= most
         return most
 
@@ -185,14 +193,14 @@ class Writing:
     def _submit(self, change: Submit) -> None:
         item = change.item
         digest, custom_id, model = bytes(item.digest), stored_text(item.custom_id), stored_text(item.model)
-        kind, mode, max_usd, row = item.kind, item.mode.value, money(item.max_usd) or 0.0, item.row
+        kind, mode, max_usd, row = item.kind, item.mode._value_, money(item.max_usd) or 0.0, item.row
         if change.attempt == 1:
             self._execute(
                 _SQL["submit_new"], (row, digest, item.line, custom_id, kind, mode, model, max_usd, change.at)
             )
             if self._connection.changes():
                 self.tally.move(None, State.SUBMITTING)
-                self._on_its_way(row, max_usd)
+                self._on_its_way(change, max_usd)
                 return
         self._execute(
             _SQL["submit_again"],
@@ -201,10 +209,11 @@ class Writing:
         if not self._connection.changes():
             raise self._refused(change, row)
         self.tally.move(State.PENDING, State.SUBMITTING)
-        self._on_its_way(row, max_usd)
+        self._on_its_way(change, max_usd)
 
-    def _on_its_way(self, row: int, max_usd: float) -> None:
-        most = self._most[row] = ticks(max_usd)
+    def _on_its_way(self, change: Submit, max_usd: float) -> None:
+        most = ticks(max_usd)
+        self._begun[change.item.row] = most, change
         self.tally.on_its_way += most
 
     def _unsent(self, change: Unsent) -> None:
@@ -230,7 +239,7 @@ class Writing:
                 raise
             msg = f"row {change.row}: the request id {change.request_id!r} is that of row {holder[0]}"
             raise ValueError(msg) from None
-        self._most.pop(change.row, None)  # there may be a million of them
+        self._begun.pop(change.row, None)  # there may be a million of them
 
     # An answer
 
@@ -240,11 +249,15 @@ class Writing:
         self._keep(change)
 
     def _answer(self, redeem: Redeem, succeed: Succeed) -> None:
+        begun = self._begun.get(redeem.row)
         reply = (redeem.at, redeem.status_code, stored_optional(redeem.request_id))
         most = self._leave(redeem, redeem.row, "answer", (*reply, *self._settle(succeed)))
         self.tally.answer(most, money(succeed.cost_usd))
         self.tally.move(State.REDEEMED, after(State.REDEEMED, Succeed))
         self._keep(redeem)
+        raw = redeem.raw
+        if begun is not None and isinstance(raw, bytes):
+            self.answered.append(_outcome(self.seq, begun[1], redeem, raw, succeed))
 
     def _keep(self, change: Redeem) -> None:
         if isinstance(change.raw, bytes) and len(change.raw) <= blobs.LARGE_BYTES:
@@ -361,3 +374,26 @@ class Writing:
         if past is None or past.state != State.FAILED:
             raise self._refused(change, change.row)
         return past
+
+
+def _outcome(seq: int, submit: Submit, redeem: Redeem, body: bytes, succeed: Succeed) -> Settled:
+    """Return the outcome of a request that one intent, one reply and what that says are all there is to."""
+    item = submit.item
+    return Settled(
+        seq=seq,
+        row=item.row,
+        line=item.line,
+        custom_id=item.custom_id,
+        kind=item.kind,
+        mode=item.mode,
+        model=succeed.model,
+        attempts=submit.attempt,
+        submitted_at=submit.at,
+        completed_at=redeem.at,
+        request_id=redeem.request_id,
+        status_code=redeem.status_code,
+        body=body,
+        cost_usd=money(succeed.cost_usd),
+        usage=succeed.usage,
+        assets=succeed.assets,
+    )

@@ -149,6 +149,22 @@ MUTANTS = (
         new="        self._cursor = 0\n",
     ),
     Mutant(
+        name="refused-group-remembered",
+        breaks="only what was committed is in the output",
+        file="checkpoint/writing.py",
+        old="        self.answered = []\n        self._begun.clear()\n",
+        new="        self._begun.clear()\n",
+        found_by=("tests/unit/checkpoint/test_sqlite_file.py",),
+    ),
+    Mutant(
+        name="gap-in-what-is-remembered",
+        breaks="each row is in the output",
+        file="checkpoint/recent.py",
+        old="            if kept and kept[-1].seq + 1 != outcome.seq:\n",
+        new="            if not kept and outcome.seq < 0:\n",
+        found_by=("tests/property/test_store_property.py",),
+    ),
+    Mutant(
         name="outbox-position-ahead",
         breaks="each row is in the output",
         file="engine/projector.py",

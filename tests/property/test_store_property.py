@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bulkgrok.checkpoint import open_store, read_store
+from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.memory import MemoryStore
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core import failpoints
@@ -38,6 +39,7 @@ from bulkgrok.core.lifecycle import (
 from bulkgrok.core.model import Asset, Code, Entry, Item, Mode, Position, RequestId, RowError
 
 ROWS = st.integers(0, 2)
+SEQS = st.integers(0, 6)
 TIMES = st.floats(0, 2e9).map(lambda at: round(at, 3))
 TEXTS = st.text(st.characters() | st.sampled_from("\ud800\udfff\x00\u2028"), max_size=6)
 BYTES = st.binary(max_size=40)
@@ -158,6 +160,12 @@ def everything(store):
     ]
 
 
+def answers(row, raw=b"{}", cost_usd=0.1):
+    """A direct answer: redeemed and settled at once."""
+    redeem = Redeem(row=row, at=1.0, status_code=200, raw=raw, request_id=None)
+    return [redeem, Succeed(row=row, model="m", cost_usd=cost_usd, usage=None, tokens=(1, 2, 3, 4))]
+
+
 class StoreMachine(RuleBasedStateMachine):
     """A store beside the model. What is a crash, and how others look on, is the store's."""
 
@@ -233,10 +241,7 @@ class StoreMachine(RuleBasedStateMachine):
     def answer(self, submit, redeem, cost):
         row = submit.item.row
         self.both([self.right(submit)])
-        self.both([
-            Redeem(row=row, at=1.0, status_code=200, raw=redeem, request_id=None),
-            Succeed(row=row, model="m", cost_usd=cost, usage=None, tokens=(1, 2, 3, 4)),
-        ])  # fmt: skip
+        self.both(answers(row, redeem, cost))
 
     @rule(seq=st.integers(0, 9), value=st.none() | st.integers() | TEXTS)
     def remember(self, seq, value):
@@ -307,6 +312,20 @@ class FileMachine(StoreMachine):
 
     def is_open(self):
         return self.real._open_connection is not None
+
+    @rule(submits=st.lists(SUBMITS, min_size=1, max_size=3, unique_by=lambda submit: submit.item.row), after=SEQS)
+    def answer_some_at_once(self, submits, after):
+        """The outbox is read on from somewhere, as sinks do."""
+        self.both(list(map(self.right, submits)))
+        self.both([change for submit in submits for change in answers(submit.item.row)])
+        page = self.real.outbox(after, 2)
+        assert page == self.model.outbox(after, 2)[: len(page)]
+        assert bool(page) == bool(self.model.outbox(after, 2))
+
+    @invariant()
+    def what_is_remembered_of_the_outbox_is_what_is_stored(self):
+        if self.is_open() and (kept := list(self.real._recent._kept)):
+            assert kept == FileReading.outbox(self.real, kept[0].seq - 1, len(kept))
 
     def die(self):
         """Go on with a copy of the files as they lie on the disk, the old connection still open."""

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
 
 from bulkgrok.checkpoint import STORES, open_store, read_store
+from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
-from bulkgrok.core.lifecycle import Redeem, Submit, Succeed
+from bulkgrok.core.lifecycle import Redeem, Submit, Succeed, Unsent
 from bulkgrok.core.model import Item, Mode
 
 
@@ -49,6 +51,49 @@ def store(path):
 def fill(store, rows, size=3000):
     for row in range(rows):
         store.apply([submit(row), *answer(row, os.urandom(size // 2).hex().encode())])
+
+
+# What was committed last
+
+
+def test_the_outbox_gives_what_was_just_committed_without_reading_it(store):
+    fill(store, 5)
+    stored = FileReading.outbox(store, 0, 9)
+    store._connection.execute("UPDATE item SET custom_id = 'read'")
+    assert store.outbox(0, 3) == stored[:3]
+    assert store.outbox(3, 9) == stored[3:]
+    assert [found.custom_id for found in store.outbox(0, 1)] == ["read"]
+
+
+def test_nothing_of_a_group_that_was_refused_is_in_the_outbox(store):
+    refused = [submit(1), *answer(1, b"[1]"), submit(2), *answer(9)]
+    with pytest.raises(ValueError, match="row 9"):
+        store.apply(refused)
+    assert store.outbox(0, 9) == []
+    store.apply([submit(3), *answer(3)])
+    store.apply([submit(1), *answer(1, b"[2]")])
+    assert [(found.seq, found.row, found.body) for found in store.outbox(0, 9)] == [(1, 3, b"{}"), (2, 1, b"[2]")]
+
+
+def test_an_intent_that_was_rolled_back_is_not_taken_for_the_one_that_is_stored(store):
+    store.apply([submit(1)])
+    other = replace(submit(1), attempt=2)
+    other = replace(other, item=replace(other.item, custom_id="other"))
+    with pytest.raises(ValueError, match="row 9"):
+        store.apply([Unsent(row=1), other, *answer(9)])
+    store.apply(answer(1))
+    assert [(found.custom_id, found.attempts) for found in store.outbox(0, 9)] == [("1", 1)]
+    assert store.totals() == store.recount()
+
+
+def test_what_is_remembered_of_the_outbox_is_bounded(store):
+    fill(store, 40, size=1 << 19)
+    assert sum(len(found.body) for found in store._recent._kept) <= 8 << 20
+    after, rows = 0, []
+    while page := store.outbox(after, 3):
+        after = page[-1].seq
+        rows += [found.row for found in page]
+    assert rows == list(range(40))
 
 
 # Settings
@@ -510,7 +555,7 @@ def test_a_database_another_program_holds_is_reported(path, store):
     ("statement", "ask"),
     [
         ("UPDATE item SET mode = 'dir3ct'", lambda store: store.outcome(1)),
-        ("UPDATE item SET assets = '[['", lambda store: store.outbox(0, 9)),
+        ("UPDATE item SET assets = '[['", lambda store: read_store(store.path).outbox(0, 9)),
         ("UPDATE tally SET value = '{}'", lambda store: read_store(store.path).totals()),
         ("DELETE FROM tally", lambda store: read_store(store.path).totals()),
         ("INSERT INTO fact VALUES ('identity', '[1]')", lambda store: store.identity()),
