@@ -40,6 +40,7 @@ class Response:
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
         connection: Connection,
+        protocol: Receiver,
         idle: _Idle,
         writing: asyncio.Task[None] | None,
     ) -> None:
@@ -47,6 +48,7 @@ class Response:
         self.headers = headers
         self.content = content
         self._connection: Connection | None = connection
+        self._protocol = protocol
         self._idle = idle
         self._writing = writing
 
@@ -62,7 +64,7 @@ class Response:
         if connection is None:
             return
         if self._writing is None or self._writing.done():
-            self._idle.keep(connection)
+            self._idle.keep(connection, self._protocol)
         else:
             self._writing.cancel()
             connection.close()
@@ -80,23 +82,21 @@ class _Idle:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kept: list[tuple[Connection, float]] = []
+        self._kept: list[tuple[Connection, Receiver, float]] = []
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: Connection, protocol: Receiver) -> None:
         """Keep a connection whose reply was read, or end it if it cannot be used again."""
-        protocol = connection.protocol
-        if protocol is None or protocol.should_close or not protocol.is_connected():
+        if protocol.should_close:
             connection.close()
         else:
-            self._kept.append((connection, self._clock()))
+            self._kept.append((connection, protocol, self._clock()))
 
-    def take(self) -> Connection | None:
-        """Return one that was used lately."""
+    def take(self) -> tuple[Connection, Receiver] | None:
+        """Return one that was used lately and is ready for a request."""
         while self._kept:
-            connection, since = self._kept.pop()
-            protocol = connection.protocol
-            if protocol is not None and protocol.is_connected() and self._clock() - since <= _KEEP_ALIVE_S:
-                return connection
+            connection, protocol, since = self._kept.pop()
+            if protocol.ready() and self._clock() - since <= _KEEP_ALIVE_S:
+                return connection, protocol
             connection.close()
         return None
 
@@ -122,10 +122,10 @@ class Origin:
         self._connector = connector
         self._idle = _Idle(loop.time)
         self._key = key
-        self._base = base
         # Says to the connector where to; never sent.
         self._to = aiohttp.ClientRequest("GET", base, loop=loop, proxy=proxy)
         self._absolute = proxy is not None and not self._to.is_ssl()
+        self._before_path = str(base) if self._absolute else base.raw_path_qs.rstrip("/")
         self._common = (
             f"Host: {self._to.headers['Host']}\r\nUser-Agent: {user_agent()}\r\nAccept-Encoding: identity\r\n"
             "Accept: application/json, text/event-stream\r\n"
@@ -142,14 +142,12 @@ class Origin:
         Raises:
             OSError, aiohttp.ClientError: See `failures`. Those in UNCONNECTED: not a byte was written.
         """
-        first = _first_line("GET" if body is None else "POST", self._base, path, absolute=self._absolute)
-        connection = self._idle.take()
-        if connection is None:
-            connection = await self._connector.connect(self._to, [], _connecting(wait.timeout_s))
+        first = _first_line("GET" if body is None else "POST", self._before_path, path)
+        connection, protocol = self._idle.take() or await self._connected(wait)
         writing = None
         try:
-            writing = self._write(connection, first, body, wait)
-            message, content = await cast("Receiver", connection.protocol).read()
+            writing = self._write(protocol, first, body, wait)
+            message, content = await protocol.read()
         except BaseException as error:
             connection.close()
             if writing is not None:
@@ -157,12 +155,21 @@ class Origin:
             if isinstance(error, HttpProcessingError):
                 raise NoHttp(error.message) from None
             raise
-        return Response(message.code, message.headers, content, connection, self._idle, writing)
+        return Response(message.code, message.headers, content, connection, protocol, self._idle, writing)
 
-    def _write(self, connection: Connection, first: bytes, body: Body | None, wait: Wait) -> asyncio.Task[None] | None:
+    async def _connected(self, wait: Wait) -> tuple[Connection, Receiver]:
+        """Return a new connection, if the server does not drop it at once."""
+        connection = await self._connector.connect(self._to, [], _connecting(wait.timeout_s))
+        protocol = cast("Receiver", connection.protocol)
+        if not protocol.ready():
+            connection.close()
+            raise StaleConnection
+        return connection, protocol
+
+    def _write(self, protocol: Receiver, first: bytes, body: Body | None, wait: Wait) -> asyncio.Task[None] | None:
         """Write a request; return what writes the rest of it, where that is large."""
-        protocol, transport = cast("Receiver", connection.protocol), connection.transport
-        if transport is None or protocol.should_close or protocol.writing_paused or protocol.closed_by_peer():
+        transport = protocol.transport
+        if transport is None:
             raise StaleConnection
         wait.on(transport)
         protocol.expect()
@@ -185,13 +192,13 @@ class Origin:
 
 
 @lru_cache(maxsize=64)
-def _first_line(method: str, base: URL, path: str, *, absolute: bool) -> bytes:
-    """Return the first line of a request.
+def _first_line(method: str, before_path: str, path: str) -> bytes:
+    """Return the first line of a request to a path below what stands before it.
 
     Raises:
         InvalidURL: The path holds what no address can.
     """
-    found = (str(base) if absolute else base.raw_path_qs.rstrip("/")) + path
+    found = before_path + path
     if not (found.isascii() and found.isprintable() and " " not in found):
         raise aiohttp.InvalidURL(path)
     return f"{method} {found} HTTP/1.1\r\n".encode()

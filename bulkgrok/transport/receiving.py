@@ -51,6 +51,10 @@ class Receiver(ResponseHandler):
             max_headers=HEADERS,
         )
 
+    def ready(self) -> bool:
+        """Tell whether a request may be written: all is read and written, and the server is still there."""
+        return not (self.should_close or self._paused or self.closed_by_peer())
+
     def closed_by_peer(self) -> bool:
         """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""
         transport = self.transport
