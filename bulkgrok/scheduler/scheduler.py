@@ -97,6 +97,8 @@ class Scheduler:
         self._estimates = Estimates()
         self._gate = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._asleep = False
+        """Whether somebody waits for it: nearly always nobody does."""
         self._lanes: dict[str, Lane] = {}
         self._order: deque[Lane] = deque()
         self._jobs = Waiting()
@@ -126,7 +128,7 @@ class Scheduler:
         self._held[work.item.row] = len(work.item.body)
         self.held_bytes += len(work.item.body)
         self._lane(work.item.model).offer(work)
-        self._wake.set()
+        self._changed()
 
     def watch(self, job: Job, *, delay_s: float | None = None) -> None:
         """Poll a job from now on; `delay_s` None leaves the time to the schedule. Who only submits counts it."""
@@ -217,7 +219,7 @@ class Scheduler:
         self._wall_ahead_s = ahead_s
         if before_s is not None and ahead_s - before_s >= _SUSPENDED_S:
             self._jobs.hurry(ahead_s - before_s, now=now)
-            self._wake.set()
+            self._changed()
 
     def rests_until(self) -> float:
         """Return when it pays to ask for results again, as UNIX seconds: one of ten is then likely to be ready.
@@ -245,17 +247,17 @@ class Scheduler:
     def exhausted(self) -> None:
         """Say that the input was read once in whole: rows that go last may go when all others are done."""
         self._exhausted = True
-        self._wake.set()
+        self._changed()
 
     def close(self) -> None:
         """Say that nothing more will be offered: `next` returns None once everything is done."""
         self._closed = True
-        self._wake.set()
+        self._changed()
 
     def stop(self) -> None:
         """Hand out nothing more: `next` returns None at once."""
         self._stopped = True
-        self._wake.set()
+        self._changed()
 
     # Money
 
@@ -271,7 +273,7 @@ class Scheduler:
 
     def _wake_who_waits_for_money(self) -> None:
         if self._purse.waiting is not None:
-            self._wake.set()
+            self._changed()
 
     # What goes out
 
@@ -315,7 +317,6 @@ class Scheduler:
 
     def _choose(self, now: float) -> tuple[Action | None, float]:
         """Return what may go now, or None and the monotonic time at which to look again (or be woken before)."""
-        self._wake.clear()
         if self.in_flight >= self._concurrency:
             return None, _FOREVER
         if self.health.outage_since is not None:
@@ -482,16 +483,23 @@ class Scheduler:
 
     async def _sleep_until(self, at: float) -> None:
         """Wait until a monotonic time, or until something changes."""
-        if at == _FOREVER:
-            await self._wake.wait()
-            return
-        loop = asyncio.get_running_loop()
-        delay = max(0.001, at - self._clock.monotonic())
-        timer = loop.call_later(delay, self._wake.set)
+        self._wake.clear()
+        self._asleep = True
+        timer = None
+        if at != _FOREVER:
+            delay = max(0.001, at - self._clock.monotonic())
+            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            self._asleep = False
+            if timer is not None:
+                timer.cancel()
+
+    def _changed(self) -> None:
+        """Wake whoever waits for something to change."""
+        if self._asleep:
+            self._wake.set()
 
     # What comes back
 
@@ -519,7 +527,7 @@ class Scheduler:
                 self.watch(feedback.job, delay_s=feedback.delay_s)
             else:
                 self._sleep(feedback.job, feedback.delay_s)
-        self._wake.set()
+        self._changed()
 
     def _note_poll(self, action: Poll, feedback: Feedback, now: float) -> None:
         """Learn from a poll that told whether a result is ready, and not from others."""
@@ -591,4 +599,4 @@ class Scheduler:
         now = self._clock.monotonic()
         self._lane(job.model)
         self._jobs.put(job, at=now + delay_s, now=now)
-        self._wake.set()
+        self._changed()
