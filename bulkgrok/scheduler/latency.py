@@ -40,9 +40,7 @@ _UNSEEN_BINS: Final = 22
 _REMEMBERED: Final = 450.0
 _ROUNDS: Final = 2
 _ENOUGH: Final = 6
-_AGAIN: Final = 0.03
-_AGAIN_S: Final = (0.25, 1.0)
-"""How long between two times that all is thought over, at least: a part of the mean latency, within these bounds."""
+_AGAIN_S: Final = 1.0
 _WIDEST: Final = 6
 _RARE: Final = 5e-4
 
@@ -138,18 +136,14 @@ class Latency:
         Args:
             age_s: That age.
             price: Of a poll, as a part of the mean latency.
-            now: Monotonic; what was seen since is thought over four times a second at most.
+            now: Monotonic; what was seen since is thought over once a second at most.
         """
-        if self._new > 0.08 * self._total + 2.0 and now - self._planned_at >= self._again_s:
+        if self._new > 0.08 * self._total + 2.0 and now - self._planned_at >= _AGAIN_S:
             self._think(now)
         plan = self._plans.get(price)
         if plan is None:
             plan = self._plans[price] = self._plan(price * self._mean_s)
         return _AGES[plan[_bin(age_s)]]
-
-    @property
-    def _again_s(self) -> float:
-        return min(max(_AGAIN_S[0], _AGAIN * self._mean_s), _AGAIN_S[1])
 
     def _think(self, now: float) -> None:
         """Estimate the hazards anew."""

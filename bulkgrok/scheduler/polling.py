@@ -24,11 +24,13 @@ _LAST_CALL_S: Final = 60.0
 _LAST_CALLS: Final[tuple[tuple[float, float], ...]] = ((_LAST_CALL_S, 0.1), (5.0, 0.01))
 """Seconds before the deadline at which a result is asked for in any case, at most such a part of its whole time: with
 room for a poll that is dropped, and for what becomes ready at the last moment."""
-_SCOUTS: Final = (8, log(1.6))
-_SCOUTS_SOON: Final = (16, log(1.12))
-"""Jobs asked for at each step of age while nothing is learnt, and the step: before the age of the first result and from
-it on. Before it a poll only tells that it is too early, which few tell as well as many; from it on it must not hang on
-what a single age tells when all the others are asked for."""
+_SCOUTS: Final = 8
+_STEP: Final = log(1.6)
+"""Jobs asked for at each step of age while nothing is learnt, and the step: before the age of the first result. There a
+poll only tells that it is too early, which few tell as well as many."""
+_SCOUTS_SOON: Final = 16
+_STEP_SOON: Final = log(1.12)
+"""The same from that age on: it must not hang on what a single age tells when all the others are asked for."""
 _SCOUTS_STEP: Final = 0.45
 """Longer than the rest is left alone, so that others come to the next step first, if any are left."""
 _LEFT_ALONE_STEP: Final = 0.15
@@ -194,7 +196,7 @@ class PollSchedule:
         """Tell whether a job is asked for though nothing is learnt: too few were at about its age; count it then."""
         asked = self._scouts.setdefault((job.kind, job.model), {})
         step = _step(age_s, known)
-        if asked.get(step, 0) >= (_SCOUTS_SOON if step[0] else _SCOUTS)[0]:
+        if asked.get(step, 0) >= (_SCOUTS_SOON if step[0] else _SCOUTS):
             return False
         asked[step] = asked.get(step, 0) + 1
         return True
@@ -203,4 +205,4 @@ class PollSchedule:
 def _step(age_s: float, known: Latency) -> tuple[bool, int]:
     """Return whether an age is that of the first result or more, and the number of its step."""
     soon = age_s >= known.first_s
-    return soon, int(log(max(FIRST_POLL_S, age_s)) / (_SCOUTS_SOON if soon else _SCOUTS)[1])
+    return soon, int(log(max(FIRST_POLL_S, age_s)) / (_STEP_SOON if soon else _STEP))
