@@ -246,6 +246,7 @@ class Writing:
     def _redeem(self, change: Redeem) -> None:
         reply = (change.at, change.status_code, stored_optional(change.request_id))
         self._move(change, change.row, "redeem", reply)
+        self._begun.pop(change.row, None)  # it may fail, or wait for files: its intent holds the request's body
         self._keep(change)
 
     def _answer(self, redeem: Redeem, succeed: Succeed) -> None:

@@ -169,7 +169,7 @@ class Origin:
     def _write(self, protocol: Receiver, first: bytes, body: Body | None, wait: Wait) -> asyncio.Task[None] | None:
         """Write a request; return what writes the rest of it, where that is large."""
         transport = protocol.transport
-        if transport is None:
+        if transport is None or wait.over is not None:  # while it was connected
             raise StaleConnection
         wait.on(transport)
         protocol.expect()

@@ -46,11 +46,9 @@ class Wait:
         self._waits.discard(self)
         self._transport = None
 
-    def on(self, transport: asyncio.Transport | None) -> None:
-        """Name the connection the request is about to use."""
+    def on(self, transport: asyncio.Transport) -> None:
+        """Name the connection the request is about to use, unless it is over."""
         self._transport = transport
-        if self.over is not None and transport is not None:
-            transport.abort()
 
     def heard(self) -> None:
         """Note that a byte went or came: silence begins now."""

@@ -28,7 +28,8 @@ _MOST_QUEUED: Final = 8
 _MOST_INTERIM: Final = 32
 #: More than headers can take: lines and their number are bounded by the session.
 _MOST_HEAD_BYTES: Final = 8 << 20
-_CLOSED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_CLOSED: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+_SPOKEN: Final = _CLOSED | select.POLLIN
 
 
 class Receiver(ResponseHandler):
@@ -38,7 +39,7 @@ class Receiver(ResponseHandler):
         super().__init__(loop=loop)
         self._interim = 0
         self._head_bytes = 0
-        self._poll: Callable[[int], object] | None = None
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
 
     def expect(self) -> None:
         """Get ready for the reply to a request that is about to be written."""
@@ -52,22 +53,31 @@ class Receiver(ResponseHandler):
         )
 
     def ready(self) -> bool:
-        """Tell whether a request may be written: all is read and written, and the server is still there."""
-        return not (self.should_close or self._paused or self.closed_by_peer())
+        """Tell whether a request may be written: all is read and written, and the server is still there.
+
+        On a kept connection nothing may have arrived either: it would be taken for the reply. On a new one TLS talks.
+        """
+        kept = self._parser is not None
+        return not (self.should_close or self._paused or self._arrived(_SPOKEN if kept else _CLOSED))
 
     def closed_by_peer(self) -> bool:
         """Tell whether the server's farewell has arrived, though the loop has not come to read it yet."""
+        return self._arrived(_CLOSED)
+
+    def _arrived(self, events: int) -> bool:
+        """Tell whether the system knows of such events, whatever the loop has read."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return True
         if self._poll is None:
             socket = transport.get_extra_info("socket")
-            if socket is None or not _CLOSED:
+            if socket is None:
                 return False
             poll = select.poll()
-            poll.register(socket.fileno(), _CLOSED)
+            poll.register(socket.fileno(), _SPOKEN)
             self._poll = poll.poll
-        return bool(self._poll(0))
+        found = self._poll(0)
+        return bool(found and found[0][1] & events)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
         """Read on, where reading was paused: the library asks for it with every block that is taken."""

@@ -14,6 +14,8 @@ import pytest
 from bulkgrok.core.errors import StorageFailed
 from bulkgrok.core.model import NoReply, NotSent, Reply
 from bulkgrok.transport import AiohttpTransport, spilling
+from bulkgrok.transport.patience import Wait
+from bulkgrok.transport.sending import Body
 from bulkgrok.transport.spilling import Spills
 
 LARGE = b'{"x":"' + b"x" * (16 << 20) + b'"}'
@@ -201,11 +203,26 @@ def test_a_kept_connection_the_server_has_closed_is_not_written_to():
             return first, await client.post("/x", b"{}", timeout_s=5, idle_s=5)
 
     first, second = asyncio.run(scenario())
+    if not isinstance(second, Reply):  # the server still waits for a connection
+        socket.create_connection(listener.getsockname()).close()
     thread.join()
     listener.close()
     assert isinstance(first, Reply)
     assert isinstance(second, Reply), second
     assert [request[:4] for request in asked] == [b"GET ", b"", b"POST", b""]
+
+
+def test_a_request_whose_time_is_over_before_it_is_connected_is_not_sent(play):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with play.serving(play.always(play.reply())) as wire, transport(wire) as client:
+            with Wait(set(), loop, timeout_s=1.0, idle_s=None) as wait:
+                wait.look(loop.time() + 2.0)
+                return await client._send("/x", Body(b"{}", wait=wait), wait), wire
+
+    exchange, wire = asyncio.run(scenario())
+    assert exchange == NotSent(reason="not done within 1 s")
+    assert wire.requests == []
 
 
 # --- What was sent ------------------------------------------------------------------------------------------------
@@ -419,6 +436,44 @@ def test_a_reply_nobody_asked_for_does_not_answer_the_next_request(play, late):
     exchange = asyncio.run(asyncio.wait_for(scenario(), 10))
     assert isinstance(exchange, Reply)
     assert exchange.body == b'{"n":2}'
+
+
+def test_a_reply_nobody_asked_for_that_the_loop_has_not_read_does_not_answer_the_next_request():
+    """It lies in the system's buffer when the connection is taken: nothing would tell it from the reply."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    may_speak, spoken = threading.Event(), threading.Event()
+    asked = []
+
+    def serve():
+        with listener.accept()[0] as kept:
+            asked.append(kept.recv(65536))
+            kept.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            may_speak.wait()
+            kept.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nstray")
+            spoken.set()
+            with listener.accept()[0] as other:
+                asked.append(other.recv(65536))
+                other.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    async def scenario():
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        async with AiohttpTransport(base_url=base, api_key="k", concurrency=1) as client:
+            await client.get("/x")
+            may_speak.set()
+            spoken.wait()  # blocks the loop: it must not notice
+            return await client.post("/x", b"{}", timeout_s=5, idle_s=5)
+
+    exchange = asyncio.run(scenario())
+    if not isinstance(exchange, Reply) or exchange.body != b"[]":  # the server still waits for a connection
+        socket.create_connection(listener.getsockname()).close()
+    thread.join()
+    listener.close()
+    assert isinstance(exchange, Reply), exchange
+    assert exchange.body == b"[]"
+    assert [request[:4] for request in asked] == [b"GET ", b"POST"]
 
 
 # --- Floods --------------------------------------------------------------------------------------------------------

@@ -418,9 +418,17 @@ MUTANTS = (
     Mutant(
         name="farewell-not-looked-for",
         breaks="a POST on a connection that the server has closed is known not to have been sent",
-        file="transport/asking.py",
-        old=" or protocol.closed_by_peer():\n",
-        new=":\n",
+        file="transport/receiving.py",
+        old=" or self._arrived(_SPOKEN if kept else _CLOSED))\n",
+        new=")\n",
+        found_by=("tests/integration/test_transport_hostile.py",),
+    ),
+    Mutant(
+        name="talk-on-a-kept-connection-not-looked-for",
+        breaks="no row is given a reply that nobody asked for",
+        file="transport/receiving.py",
+        old="self._arrived(_SPOKEN if kept else _CLOSED)",
+        new="self._arrived(_CLOSED)",
         found_by=("tests/integration/test_transport_hostile.py",),
     ),
     Mutant(

@@ -18,8 +18,8 @@ from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
-from bulkgrok.core.lifecycle import Redeem, Submit, Succeed, Unsent
-from bulkgrok.core.model import Item, Mode
+from bulkgrok.core.lifecycle import Fail, Redeem, Redownload, Submit, Succeed, Unsent
+from bulkgrok.core.model import Code, Item, Mode, RowError
 
 
 def submit(row):
@@ -69,6 +69,7 @@ def test_nothing_of_a_group_that_was_refused_is_in_the_outbox(store):
     refused = [submit(1), *answer(1, b"[1]"), submit(2), *answer(9)]
     with pytest.raises(ValueError, match="row 9"):
         store.apply(refused)
+    store.note("key", "what is committed next")
     assert store.outbox(0, 9) == []
     store.apply([submit(3), *answer(3)])
     store.apply([submit(1), *answer(1, b"[2]")])
@@ -94,6 +95,24 @@ def test_what_is_remembered_of_the_outbox_is_bounded(store):
         after = page[-1].seq
         rows += [found.row for found in page]
     assert rows == list(range(40))
+
+
+def test_nothing_is_kept_of_a_request_once_its_reply_is_stored(store):
+    """Else a run whose answers are unusable would keep the bodies of all its requests."""
+    redeem = answer(1)[0]
+    fail = Fail(
+        row=1, at=1.0, error=RowError(code=Code.INVALID_RESPONSE, message="m"), custom_id="1", kind="chat",
+        mode="direct", model="m", digest=b"d" * 16,
+    )  # fmt: skip
+    store.apply([submit(1), submit(2), submit(3)])
+    store.apply([redeem, fail])
+    store.apply([answer(2)[0]])
+    store.apply(answer(3))
+    assert store._writing._begun == {}
+    store.apply([Redownload(row=1), answer(1)[1], answer(2)[1]])
+    assert store.totals() == store.recount()
+    assert [found.row for found in store.outbox(0, 9)] == [3]
+    assert [found.row for found in store.outbox(1, 9)] == [1, 2]
 
 
 # Settings
