@@ -54,4 +54,4 @@ class Recent:
 
 
 def _size(outcome: Settled) -> int:
-    return 0 if outcome.body is None else len(outcome.body)
+    return len(outcome.custom_id) + (0 if outcome.body is None else len(outcome.body))  # all else is part of the body

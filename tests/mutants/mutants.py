@@ -162,7 +162,7 @@ MUTANTS = (
         file="checkpoint/recent.py",
         old="            if kept and kept[-1].seq + 1 != outcome.seq:\n",
         new="            if not kept and outcome.seq < 0:\n",
-        found_by=("tests/property/test_store_property.py",),
+        found_by=("tests/unit/checkpoint/test_sqlite_file.py",),
     ),
     Mutant(
         name="outbox-position-ahead",

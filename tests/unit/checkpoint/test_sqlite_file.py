@@ -18,7 +18,7 @@ from bulkgrok.checkpoint.filereading import FileReading
 from bulkgrok.checkpoint.sealing import RESERVED_BYTES
 from bulkgrok.checkpoint.sqlite import SqliteStore
 from bulkgrok.core.errors import RunMismatch, StorageFailed, UsageError
-from bulkgrok.core.lifecycle import Fail, Redeem, Redownload, Submit, Succeed, Unsent
+from bulkgrok.core.lifecycle import Accept, Fail, Redeem, Redownload, Submit, Succeed, Unsent
 from bulkgrok.core.model import Code, Item, Mode, RowError
 
 
@@ -65,6 +65,18 @@ def test_the_outbox_gives_what_was_just_committed_without_reading_it(store):
     assert [found.custom_id for found in store.outbox(0, 1)] == ["read"]
 
 
+def test_a_deferred_answer_between_direct_ones_is_not_passed_over(store):
+    store.apply([submit(1), submit(2), submit(3)])
+    store.apply([Accept(row=2, request_id="id", at=1.0, deadline_at=9.0)])
+    redeem, succeed = answer(2, b"[2]")
+    store.apply([*answer(1), redeem, succeed, *answer(3)])
+    after, rows = 0, []
+    while page := store.outbox(after, 9):
+        after = page[-1].seq
+        rows += [found.row for found in page]
+    assert rows == [1, 2, 3]
+
+
 def test_nothing_of_a_group_that_was_refused_is_in_the_outbox(store):
     refused = [submit(1), *answer(1, b"[1]"), submit(2), *answer(9)]
     with pytest.raises(ValueError, match="row 9"):
@@ -85,6 +97,14 @@ def test_an_intent_that_was_rolled_back_is_not_taken_for_the_one_that_is_stored(
     store.apply(answer(1))
     assert [(found.custom_id, found.attempts) for found in store.outbox(0, 9)] == [("1", 1)]
     assert store.totals() == store.recount()
+
+
+def test_long_names_count_among_what_is_remembered_of_the_outbox(store):
+    for row in range(10):
+        begun = submit(row)
+        begun = replace(begun, item=replace(begun.item, custom_id=str(row) + "x" * (1 << 20)))
+        store.apply([begun, *answer(row)])
+    assert sum(len(found.custom_id) for found in store._recent._kept) <= 8 << 20
 
 
 def test_what_is_remembered_of_the_outbox_is_bounded(store):
