@@ -226,13 +226,24 @@ class Governor:
                 return
             self._knee, self._grown_s = max(_SLOWEST, min(self._knee, self._before) * _CUT_AGAIN), 0.0
         elif through > 0.0 and not self._innocent:
-            self._knee, self._grown_s = max(_SLOWEST, min(through, self._before)), 0.0
+            self._knee, self._grown_s = max(_SLOWEST, self._known(through)), 0.0
         elif self._pace is None:
             return  # it was not the rate, or nothing tells what the rate is
         if self._pace is None:
             self._pace = Pace(1.0, lag_s=self._lag_s)
         self._set(self._pace)
         self._pace.at = max(self._pace.at, now)
+
+    def _known(self, through: float) -> float:
+        """Return what a refusal shows the limit to be about, in requests a second.
+
+        Among requests that went evenly the refused one is counted too: without it five a second would be taken for
+        four. One that is refused before anything was let through since the pause says nothing of the pace after it.
+        """
+        if self._pauses:
+            return min(through, max(self._knee, self._before))
+        paced = self._before < float("inf") and self._since_s >= _STILL_S
+        return min(through + 1.0 if paced else through, self._before)
 
     def _grow(self, pace: Pace, now: float) -> None:
         """Go faster for each second that requests went as fast as they might."""

@@ -290,6 +290,27 @@ def test_a_limit_that_nobody_told_of_is_found(rps, window, named, latency_s):
     assert refused <= 0.02
 
 
+@pytest.mark.parametrize(
+    ("window", "latency_s", "seed"),
+    [
+        ("fixed", 0.05, 1003),
+        ("fixed", 0.05, 1018),
+        ("sliding", 0.05, 1006),
+        ("fixed", 1.0, 1050),
+        ("sliding", 20.0, 1014),
+    ],
+)
+def test_a_limit_of_a_few_requests_a_second_is_not_taken_for_one_less(window, latency_s, seed):
+    """A lone refusal leaves four in the second it fell into, where five may go."""
+    day = Day(
+        flags={}, server={"rps": 5, "limit_window": window}, commit_s=0.01, way_s=0.01, latency_s=latency_s,
+        named=False, until=121.0, concurrency=max(50, int(10 * latency_s)),
+    ).play(seed)  # fmt: skip
+    refused = len(day.refused) / (len(day.refused) + len(day.admitted))
+    assert day.count(30.0, 120.0) >= 0.9 * 90 * 5
+    assert refused <= 0.02
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("named", [True, False])
 def test_a_storm_is_waited_for_with_few_requests_and_the_rate_is_back_within_a_minute(named, seed):
