@@ -13,8 +13,9 @@ from typing import Final
 
 from bulkgrok.core.model import Settled
 
-_MOST: Final = 8_192
-_MOST_BYTES: Final = 8 << 20
+_MOST: Final = 4_096
+_MOST_BYTES: Final = 4 << 20
+"""What some thousand answers a second come to between two looks at the outbox."""
 
 
 class Recent:
