@@ -13,9 +13,9 @@ from typing import Final
 
 from bulkgrok.core.model import Settled
 
-_MOST: Final = 4_096
-_MOST_BYTES: Final = 4 << 20
-"""What some thousand answers a second come to between two looks at the outbox."""
+_MOST: Final = 1_024
+_MOST_BYTES: Final = 2 << 20
+"""About one page of the outbox: what is held longer is memory that the next page takes as well."""
 
 
 class Recent:

@@ -104,12 +104,12 @@ def test_long_names_count_among_what_is_remembered_of_the_outbox(store):
         begun = submit(row)
         begun = replace(begun, item=replace(begun.item, custom_id=str(row) + "x" * (1 << 20)))
         store.apply([begun, *answer(row)])
-    assert sum(len(found.custom_id) for found in store._recent._kept) <= 4 << 20
+    assert sum(len(found.custom_id) for found in store._recent._kept) <= 2 << 20
 
 
 def test_what_is_remembered_of_the_outbox_is_bounded(store):
     fill(store, 40, size=1 << 19)
-    assert sum(len(found.body) for found in store._recent._kept) <= 4 << 20
+    assert sum(len(found.body) for found in store._recent._kept) <= 2 << 20
     after, rows = 0, []
     while page := store.outbox(after, 3):
         after = page[-1].seq
