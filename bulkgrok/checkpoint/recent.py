@@ -19,7 +19,7 @@ _MOST_BYTES: Final = 2 << 20
 
 
 class Recent:
-    """Keeps some thousands of outcomes, the last ones, until they were given."""
+    """Keeps about a thousand outcomes, the last ones, until they were given."""
 
     def __init__(self) -> None:
         self._kept: deque[Settled] = deque()
