@@ -130,7 +130,6 @@ class Conductor:
         """Whether it waits for rows to leave."""
         self._begun = asyncio.Event()
         """Whether a row was offered, or none will be."""
-        self._offered = False
         self._stopped = False
         self._templates_failed: list[BadRow] | None = []
         self._names: set[int] | None = set()
@@ -397,9 +396,7 @@ class Conductor:
                 losses=counts.losses,
             )
         self._scheduler.offer(work)
-        if not self._offered:
-            self._offered = True
-            self._begun.set()
+        self._begun.set()
 
     def _has_room(self, item: Item) -> bool:
         """Tell whether a row may be held until it is sent: not too many are, nor too many bytes together."""

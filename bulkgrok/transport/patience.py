@@ -47,7 +47,7 @@ class Wait:
         self._transport = None
 
     def on(self, transport: asyncio.Transport) -> None:
-        """Name the connection the request is about to use, unless it is over."""
+        """Name the connection that the request, which is not over, is about to use."""
         self._transport = transport
 
     def heard(self) -> None:
